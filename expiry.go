@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package zk
+
+import (
+	"time"
+
+	"github.com/seed-541fafe0/zk/internal/codec"
+)
+
+const (
+	// expiryTick is how often the leader looks for sessions that fell silent: a session expires between its timeout
+	// and one tick later (SS-7).
+	expiryTick = 250 * time.Millisecond
+
+	// reapBatch is how many znodes are reaped in one tick, 10,000 a minute at most (DM-83).
+	reapBatch = 40
+
+	// expiryBatch bounds how many expiries one tick proposes: mass expiry is spread over frames.
+	expiryBatch = 2048
+)
+
+// expire is the leader's clockwork. It runs after the epoch is open, so every session, of whatever age, gets a full
+// timeout from here (SS-11).
+func (m *Member) expire(l *leadership) {
+	tick := time.NewTicker(expiryTick)
+	defer tick.Stop()
+	last := time.Now()
+	m.grant(l, last)
+	nextReap := last.Add(m.cfg.ReapInterval)
+	after := ""
+	for {
+		select {
+		case <-tick.C:
+		case <-l.over.Done():
+			return
+		}
+		now := time.Now()
+		// Who did not tick for a while did not hear heartbeats either: nobody is expired for that.
+		if gap := now.Sub(last); gap > 2*expiryTick {
+			l.postpone(gap)
+		}
+		last = now
+		m.grant(l, now)
+		for _, q := range m.silent(l, now) {
+			m.background(l, q)
+		}
+		if now.After(nextReap) {
+			if after = m.reap(l, after); after == "" {
+				nextReap = now.Add(m.cfg.ReapInterval)
+			}
+		}
+	}
+}
+
+// grant gives a deadline to the sessions that have none yet and forgets those that are gone.
+func (m *Member) grant(l *leadership, now time.Time) {
+	m.fsm.mu.RLock()
+	defer m.fsm.mu.RUnlock()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	m.fsm.st.sessions.Ascend(func(s *session) bool {
+		if _, ok := l.deadlines[s.id]; !ok {
+			l.deadlines[s.id] = now.Add(time.Duration(s.timeout) * time.Millisecond)
+		}
+		return true
+	})
+	if len(l.deadlines) > m.fsm.st.sessions.Len() {
+		for id := range l.deadlines {
+			if m.fsm.st.session(id) == nil {
+				delete(l.deadlines, id)
+				delete(l.closing, id)
+			}
+		}
+	}
+}
+
+func (l *leadership) postpone(gap time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for id, d := range l.deadlines {
+		l.deadlines[id] = d.Add(gap)
+	}
+}
+
+// silent picks the sessions whose deadline has passed.
+func (m *Member) silent(l *leadership, now time.Time) (list []request) {
+	m.fsm.mu.RLock()
+	defer m.fsm.mu.RUnlock()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	m.fsm.st.sessions.Ascend(func(s *session) bool {
+		if d, ok := l.deadlines[s.id]; ok && now.After(d) {
+			l.closing[s.id] = true
+			l.deadlines[s.id] = now.Add(4 * expiryTick) // try again if it did not come through
+			list = append(list, request{kind: reqExpire, session: s.id, mark: s.mark, term: l.term})
+		}
+		return len(list) < expiryBatch
+	})
+	return list
+}
+
+// background proposes what nobody waits for. If the queue is full it is tried again later.
+func (m *Member) background(l *leadership, q request) bool {
+	c := &call{raw: appendRequest(nil, &q), done: make(chan struct{})}
+	return m.writes.enqueue(l.over, c, false) == nil
+}
+
+// reap looks at some containers and TTL znodes, those after path, and proposes to delete the due ones. It returns
+// where to go on, "" at the end.
+func (m *Member) reap(l *leadership, after string) string {
+	var due []request
+	seen := 0
+	now := m.stamp().now
+	m.fsm.reading(func() {
+		next := ""
+		m.fsm.st.mortals.AscendGreaterOrEqual(&znode{path: after}, func(n *znode) bool {
+			if n.path == after {
+				return true
+			}
+			if seen++; seen > 16*chunk || len(due) == reapBatch {
+				return false
+			}
+			next = n.path
+			if n.children == nil && n.due(now) {
+				due = append(due, request{kind: reqReap, path: n.path, token: Token(n.czxid), term: l.term})
+			}
+			return true
+		})
+		if after = next; seen <= 16*chunk && len(due) < reapBatch {
+			after = ""
+		}
+	})
+	for _, q := range due {
+		m.background(l, q)
+	}
+	return after
+}
+
+// touch is the leader's half of a heartbeat: it notes who is alive, and returns the sessions that are not
+// acknowledged: unknown, killed, or already being expired.
+func (m *Member) touch(l *leadership, ids []SessionID, received time.Time) (refused []SessionID) {
+	m.fsm.mu.RLock()
+	defer m.fsm.mu.RUnlock()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, id := range ids {
+		s := m.fsm.st.session(id)
+		if s == nil || s.killed || l.closing[id] {
+			refused = append(refused, id)
+			continue
+		}
+		if d := received.Add(time.Duration(s.timeout) * time.Millisecond); d.After(l.deadlines[id]) {
+			l.deadlines[id] = d
+		}
+	}
+	return refused
+}
+
+func appendSessionIDs(b []byte, ids []SessionID) []byte {
+	b = codec.AppendUvarint(b, uint64(len(ids)))
+	last := SessionID(0)
+	for _, id := range ids {
+		b = codec.AppendUvarint(b, uint64(id-last))
+		last = id
+	}
+	return b
+}
+
+func readSessionIDs(r *codec.Reader) []SessionID {
+	ids := make([]SessionID, 0, r.Count(1))
+	last := SessionID(0)
+	for range cap(ids) {
+		last += SessionID(r.Uvarint())
+		ids = append(ids, last)
+	}
+	return ids
+}

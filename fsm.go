@@ -1,0 +1,369 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package zk
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+// fsm is raft's state machine: the one writer of the state. Everything that reads the state takes mu for reading;
+// raft's goroutine takes it for writing, for at most chunk requests at a time.
+type fsm struct {
+	id          string
+	incarnation uint64
+	watches     *watchTable // locks itself; only ever after mu
+	writes      *proposer   // locks itself; never under mu
+	events      fsmEvents
+
+	mu      sync.RWMutex // guards the fields below
+	st      *state
+	index   uint64    // of the last log entry applied
+	term    uint64    // of that entry
+	stamped time.Time // when st.now was last raised
+	live    map[SessionID]*live
+	failed  error
+	checks  [4]checkpoint // the newest last
+	moved   chan struct{} // closed when the state has moved on; nil while nobody waits
+}
+
+// fsmEvents is how the state machine tells the member; every function returns at once.
+type fsmEvents struct {
+	applied    func(index, term uint64)  // after a batch
+	epoch      func(term uint64)         // a leadership has begun
+	configured func(servers []server)    // a configuration was committed
+	fail       func(err error)           // the state cannot be trusted any more
+	expired    func(SessionInfo)         // a session was closed or expired
+	slow       func(time.Duration, Zxid) // a chunk took long
+}
+
+// slowApply is how long one chunk may take before it is reported.
+const slowApply = 100 * time.Millisecond
+
+func newFSM(id string, incarnation uint64, watches *watchTable, writes *proposer) *fsm {
+	return &fsm{id: id, incarnation: incarnation, watches: watches, writes: writes, st: newState(), live: map[SessionID]*live{}}
+}
+
+// Apply is never called: raft uses ApplyBatch.
+func (f *fsm) Apply(l *raft.Log) any { return f.ApplyBatch([]*raft.Log{l})[0] }
+
+// ApplyBatch applies committed entries in order. It never panics and answers every entry; after a failure it
+// changes nothing any more.
+func (f *fsm) ApplyBatch(logs []*raft.Log) []any {
+	for _, l := range logs {
+		if f.failed != nil {
+			break
+		}
+		f.failed = f.applyLog(l)
+		if f.failed != nil {
+			f.events.fail(f.failed)
+		}
+	}
+	if f.failed == nil {
+		last := logs[len(logs)-1]
+		f.mu.Lock()
+		f.index, f.term = last.Index, last.Term
+		f.moveLocked()
+		f.mu.Unlock()
+		f.events.applied(last.Index, last.Term)
+	}
+	return make([]any, len(logs))
+}
+
+func (f *fsm) applyLog(l *raft.Log) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = &Error{Op: "apply", Code: ErrSystem, Err: fmt.Errorf("entry %d: %v\n%s", l.Index, p, debug.Stack())}
+		}
+	}()
+	if l.Type == raft.LogConfiguration {
+		f.configure(raft.DecodeConfiguration(l.Data))
+		return nil
+	}
+	st, err := readStamp(l.Extensions)
+	if err == nil {
+		st.term = l.Term
+		switch {
+		case len(l.Data) > 0 && l.Data[0] == commandEpoch:
+			err = f.applyEpoch(l.Data, st)
+		default:
+			err = f.applyFrame(l.Data, st)
+		}
+	}
+	if err != nil {
+		code := ErrSystem
+		switch {
+		case errors.Is(err, errFormat):
+			code = ErrUnimplemented
+		case errors.Is(err, ErrInconsistent):
+			code = ErrInconsistent
+		}
+		return &Error{Op: "apply", Code: code, Err: fmt.Errorf("entry %d: %w", l.Index, err)}
+	}
+	return nil
+}
+
+func (f *fsm) configure(c raft.Configuration) {
+	servers := make([]server, 0, len(c.Servers))
+	for _, s := range c.Servers {
+		servers = append(servers, server{string(s.ID), s.Suffrage == raft.Voter})
+	}
+	f.mu.Lock()
+	f.st.configure(servers)
+	f.carryOutLocked(f.st.zxid)
+	f.mu.Unlock()
+	f.events.configured(servers)
+}
+
+func (f *fsm) applyEpoch(data []byte, st stamp) error {
+	e, err := readEpoch(data)
+	if err != nil {
+		return err
+	}
+	f.mu.Lock()
+	f.st.openEpoch(e, st)
+	f.stamped = time.Now()
+	f.carryOutLocked(f.st.zxid)
+	f.mu.Unlock()
+	f.events.epoch(st.term)
+	return nil
+}
+
+func (f *fsm) applyFrame(data []byte, st stamp) error {
+	fr, err := readFrame(data)
+	if err != nil {
+		return err
+	}
+	own := fr.origin == f.id && fr.incarnation == f.incarnation
+	outcomes := make([]outcome, 0, len(fr.requests))
+	f.mu.Lock()
+	f.st.advance(st)
+	f.stamped = time.Now()
+	if c := st.check; c.zxid != 0 {
+		for _, have := range f.checks {
+			if have.zxid == c.zxid && have.sum != c.sum {
+				f.mu.Unlock()
+				return fmt.Errorf("%w: the leader's digest at %v is %x, this member's %x", ErrInconsistent, c.zxid, c.sum, have.sum)
+			}
+		}
+	}
+	if !f.st.begin(&fr) {
+		f.mu.Unlock()
+		return nil
+	}
+	for i := 0; i < len(fr.requests); {
+		began := time.Now()
+		from := i
+		for weight := 0; i < len(fr.requests) && weight < chunk; i++ {
+			out := f.st.apply(fr.requests[i], fr.origin, st)
+			weight += max(1, len(out.steps))
+			outcomes = append(outcomes, out)
+			f.carryOutLocked(out.zxid)
+		}
+		if i == len(fr.requests) {
+			f.st.keep(&fr, outcomes)
+			f.checkpointLocked()
+		}
+		f.moveLocked()
+		f.mu.Unlock()
+		if took := time.Since(began); took > slowApply {
+			f.events.slow(took, outcomes[i-1].zxid)
+		}
+		if own {
+			f.writes.applied(fr.number, from, outcomes[from:i], i == len(fr.requests))
+		}
+		if i < len(fr.requests) {
+			f.mu.Lock()
+		}
+	}
+	if len(fr.requests) == 0 {
+		f.mu.Unlock()
+		if own {
+			f.writes.applied(fr.number, 0, nil, true)
+		}
+	}
+	return nil
+}
+
+// checkpointEvery is how many requests lie between two digests that members compare.
+const checkpointEvery = 1024
+
+func (f *fsm) checkpointLocked() {
+	if last := f.checks[len(f.checks)-1]; f.st.zxid-last.zxid >= checkpointEvery || f.st.zxid/checkpointEvery != last.zxid/checkpointEvery {
+		copy(f.checks[:], f.checks[1:])
+		f.checks[len(f.checks)-1] = checkpoint{f.st.zxid, f.st.sum ^ mix(uint64(f.st.lastID))}
+	}
+}
+
+// checkpoint returns the newest digest, for the leader to hand on.
+func (f *fsm) checkpoint() checkpoint {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	return f.checks[len(f.checks)-1]
+}
+
+// carryOutLocked performs the effects of what was applied: events first, then the end of sessions.
+func (f *fsm) carryOutLocked(zxid Zxid) {
+	for _, c := range f.st.changes {
+		f.watches.fire(c, zxid)
+	}
+	f.st.changes = f.st.changes[:0]
+	for _, id := range f.st.ended {
+		if l := f.live[id]; l != nil {
+			f.endLocked(l, f.st.session(id))
+		}
+	}
+	f.st.ended = f.st.ended[:0]
+}
+
+// endLocked ends this member's handle of a session that is closed, expired, or attached anew.
+func (f *fsm) endLocked(l *live, now *session) {
+	if now != nil && now.mark == l.mark {
+		return
+	}
+	delete(f.live, l.id)
+	st, err := StateExpired, error(ErrSessionExpired)
+	switch {
+	case now != nil:
+		st, err = StateClosed, ErrSessionMoved
+	case l.closing.Load():
+		st, err = StateClosed, ErrClosed
+	}
+	f.watches.endSession(l, st)
+	l.finish(st, err)
+	f.events.expired(l.info())
+}
+
+// moveLocked wakes those who wait for the state to reach a point.
+func (f *fsm) moveLocked() {
+	if f.moved != nil {
+		close(f.moved)
+		f.moved = nil
+	}
+}
+
+// wait returns once reached holds, which is asked under the read lock. stop ends it with ErrClosed.
+func (f *fsm) wait(ctx context.Context, stop <-chan struct{}, reached func() bool) error {
+	for {
+		f.mu.RLock()
+		ok := reached()
+		f.mu.RUnlock()
+		if ok {
+			return nil
+		}
+		f.mu.Lock()
+		if reached() {
+			f.mu.Unlock()
+			return nil
+		}
+		if f.moved == nil {
+			f.moved = make(chan struct{})
+		}
+		moved := f.moved
+		f.mu.Unlock()
+		select {
+		case <-moved:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-stop:
+			return ErrClosed
+		}
+	}
+}
+
+// waitZxid returns once everything up to zxid is applied here.
+func (f *fsm) waitZxid(ctx context.Context, stop <-chan struct{}, zxid Zxid) error {
+	return f.wait(ctx, stop, func() bool { return f.st.zxid >= zxid })
+}
+
+// Snapshot freezes the state; Persist streams it later, beside further writes.
+func (f *fsm) Snapshot() (raft.FSMSnapshot, error) {
+	if f.failed != nil {
+		return nil, f.failed
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return &fsmSnapshot{f, f.st.freeze()}, nil
+}
+
+type fsmSnapshot struct {
+	fsm    *fsm
+	frozen *frozen
+}
+
+// Persist writes the picture; an error leaves no snapshot behind.
+func (s *fsmSnapshot) Persist(sink raft.SnapshotSink) error {
+	_, err := s.frozen.write(sink, s.fsm.reading)
+	if err != nil {
+		return errors.Join(err, sink.Cancel())
+	}
+	return sink.Close()
+}
+
+// Release lets go of what was kept for the picture.
+func (s *fsmSnapshot) Release() { s.fsm.closeView(s.frozen.view) }
+
+func (f *fsm) reading(fn func()) {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	fn()
+}
+
+// closeView lets go of a view, a little at a time.
+func (f *fsm) closeView(v *view) {
+	for more := true; more; {
+		f.mu.Lock()
+		more = v.tree.closeView(v, 16*chunk)
+		f.mu.Unlock()
+	}
+}
+
+// Restore replaces the state. The new one is built and verified aside; on an error the old one stays and the
+// member stops. Watchers hear of the differences, and callers whose frames were jumped over get their results.
+func (f *fsm) Restore(rc io.ReadCloser) (err error) {
+	defer rc.Close()
+	defer func() {
+		if p := recover(); p != nil {
+			err = &Error{Op: "restore", Code: ErrSystem, Err: fmt.Errorf("%v\n%s", p, debug.Stack())}
+		}
+		if err != nil {
+			f.failed = err
+			f.events.fail(err)
+		}
+	}()
+	st, err := readSnapshot(rc)
+	if err != nil {
+		return err
+	}
+	f.mu.Lock()
+	old := f.st
+	f.st, f.stamped = st, time.Now()
+	f.checks = [4]checkpoint{}
+	f.watches.difference(old, st)
+	for id, l := range f.live {
+		if now := st.session(id); now == nil || now.mark != l.mark {
+			f.endLocked(l, now)
+		}
+	}
+	var answered []keptFrame
+	var last uint64
+	if o := st.origin(f.id); o != nil && o.incarnation == f.incarnation {
+		answered, last = o.kept, o.last
+	}
+	f.moveLocked()
+	f.mu.Unlock()
+	for _, k := range answered {
+		f.writes.applied(k.number, 0, k.outcomes, true)
+	}
+	f.writes.jumped(last)
+	f.events.configured(st.servers)
+	f.events.epoch(st.term)
+	return nil
+}

@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package zk
+
+import (
+	"context"
+	"slices"
+	"time"
+)
+
+// keeper keeps this member's sessions alive: one heartbeat for all of them.
+type keeper struct {
+	wake chan struct{} // capacity 1: a session was opened, or the leader changed
+}
+
+// keep is the keeper's goroutine.
+func (m *Member) keep() {
+	vouched := map[SessionID]time.Time{} // external sessions: the touch that the last heartbeat carried
+	failures := 0
+	for {
+		interval, ids, lives := m.due(vouched)
+		m.clock.tick()
+		wait := interval
+		if len(ids) > 0 {
+			sent := time.Now()
+			refused, err := m.heartbeat(ids, interval)
+			if err == nil {
+				failures = 0
+				for _, l := range lives {
+					if _, no := slices.BinarySearch(refused, l.id); !no {
+						l.renew(sent)
+					}
+				}
+				wait = time.Until(sent.Add(interval))
+			} else {
+				for _, l := range lives {
+					delete(vouched, l.id)
+				}
+				wait = min(backoff(failures), interval)
+				failures++
+			}
+		}
+		t := time.NewTimer(max(wait, 0))
+		select {
+		case <-t.C:
+		case <-m.keeper.wake:
+			t.Stop()
+		case <-m.stop:
+			t.Stop()
+			return
+		}
+		for _, l := range lives {
+			l.current()
+		}
+	}
+}
+
+// due lists the sessions to vouch for, by id, and how often: thrice in the shortest of their timeouts.
+func (m *Member) due(vouched map[SessionID]time.Time) (interval time.Duration, ids []SessionID, lives []*live) {
+	interval = m.cfg.SessionTimeout
+	all := m.fsm.sessions()
+	slices.SortFunc(all, func(a, b *live) int { return int(min(max(a.id-b.id, -1), 1)) })
+	for _, l := range all {
+		interval = min(interval, l.timeout)
+		if l.closing.Load() {
+			continue
+		}
+		if l.external {
+			l.mu.Lock()
+			touched := l.touched
+			l.mu.Unlock()
+			if touched.Equal(vouched[l.id]) {
+				continue
+			}
+			vouched[l.id] = touched
+		}
+		ids = append(ids, l.id)
+		lives = append(lives, l)
+	}
+	if len(vouched) > len(all) {
+		clear(vouched)
+	}
+	return interval / 3, ids, lives
+}
+
+// heartbeat asks the leader to acknowledge the sessions. It is given up after the interval: the next one is due.
+func (m *Member) heartbeat(ids []SessionID, interval time.Duration) (refused []SessionID, err error) {
+	ctx, cancel := context.WithTimeout(m.life, max(interval, 50*time.Millisecond))
+	defer cancel()
+	if l := m.lead.Load(); l != nil {
+		return m.acknowledge(ctx, l, ids)
+	}
+	return m.heartbeatTo(ctx, ids)
+}
+
+// acknowledge answers a heartbeat as the leader: only after a confirm round that began after it was received, so
+// that a leader that was deposed without knowing extends no lease (D28).
+func (m *Member) acknowledge(ctx context.Context, l *leadership, ids []SessionID) ([]SessionID, error) {
+	if err := m.fsm.wait(ctx, l.over.Done(), func() bool { return m.fsm.st.term >= l.term }); err != nil {
+		return nil, err
+	}
+	refused := m.touch(l, ids, time.Now())
+	if _, err := m.confirm(ctx); err != nil {
+		return nil, err
+	}
+	return refused, nil
+}

@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package zk
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+// leadership is one term of this member as the leader, from when its epoch entry was handed to raft.
+type leadership struct {
+	term  uint64
+	over  context.Context
+	end   context.CancelFunc
+	ended chan struct{} // closed when its goroutine is gone
+
+	mu        sync.Mutex // guards the fields below
+	deadlines map[SessionID]time.Time
+	closing   map[SessionID]bool // an expiry was proposed: never acknowledged again
+	changing  bool               // a membership change is under way
+}
+
+// leading reports whether this member leads, as far as it knows.
+func (m *Member) leading() bool { return m.lead.Load() != nil }
+
+// follow watches leadership come and go. One goroutine; it owns m.lead.
+func (m *Member) follow() {
+	seen := make(chan raft.Observation, 1)
+	observer := raft.NewObserver(seen, false, func(o *raft.Observation) bool {
+		_, leader := o.Data.(raft.LeaderObservation)
+		_, state := o.Data.(raft.RaftState)
+		return leader || state
+	})
+	m.raft.RegisterObserver(observer)
+	defer m.raft.DeregisterObserver(observer)
+	defer m.resign()
+	m.noteRole()
+	tick := time.NewTicker(lostTick)
+	defer tick.Stop()
+	for n := 0; ; n++ {
+		select {
+		case <-tick.C:
+			if _, leader := m.raft.LeaderWithID(); leader == "" {
+				m.inquire(n)
+			}
+		case <-m.raft.LeaderCh():
+			m.resign()
+			if m.raft.State() == raft.Leader {
+				m.accede(m.raft.CurrentTerm())
+			}
+		case <-seen:
+		case <-m.stop:
+			return
+		}
+		m.noteRole()
+		signal(m.writes.leader)
+		signal(m.keeper.wake)
+	}
+}
+
+// lostTick is how often a member that knows of no leader asks a peer whether it still belongs to the ensemble: a
+// member that was removed is told by nobody else.
+const lostTick = time.Second
+
+func (m *Member) inquire(n int) {
+	others := m.peers.others()
+	if len(others) == 0 {
+		return
+	}
+	m.work.Go(func() {
+		ctx, cancel := context.WithTimeout(m.life, lostTick)
+		defer cancel()
+		m.ask(ctx, others[n%len(others)], kindHello, nil)
+	})
+}
+
+func (m *Member) accede(term uint64) {
+	l := &leadership{term: term, ended: make(chan struct{}), deadlines: map[SessionID]time.Time{}, closing: map[SessionID]bool{}}
+	l.over, l.end = context.WithCancel(m.life)
+	m.clock.rebase(m.fsm.now())
+	m.work.Go(func() { m.reign(l) })
+}
+
+func (m *Member) resign() {
+	if l := m.lead.Swap(nil); l != nil {
+		l.end()
+	}
+}
+
+// reign opens the epoch and then does what only a leader does: it expires sessions and reaps znodes.
+func (m *Member) reign(l *leadership) {
+	defer close(l.ended)
+	defer l.end()
+	e := epoch{cluster: randomID(), members: m.foundingMembers()}
+	data := appendEpoch(nil, &e)
+	opened := func() bool { return m.fsm.st.term >= l.term }
+	for {
+		m.raft.ApplyLog(raft.Log{Data: data, Extensions: appendStamp(nil, m.stamp())}, time.Second)
+		// The entry is in raft's hands, in front of everything that is proposed from here on.
+		m.lead.CompareAndSwap(nil, l)
+		signal(m.writes.leader)
+		if m.raft.State() != raft.Leader || m.raft.CurrentTerm() != l.term {
+			m.lead.CompareAndSwap(l, nil)
+			return
+		}
+		ctx, cancel := context.WithTimeout(l.over, resendAfter)
+		err := m.fsm.wait(ctx, m.stop, opened)
+		cancel()
+		if err == nil {
+			break
+		}
+		if l.over.Err() != nil {
+			return
+		}
+	}
+	m.log.Info("leading", "term", l.term)
+	m.announce()
+	m.expire(l)
+}
+
+// noteRole publishes changes of role and leader.
+func (m *Member) noteRole() {
+	info := RoleInfo{Term: m.raft.CurrentTerm()}
+	_, leader := m.raft.LeaderWithID()
+	info.Leader = string(leader)
+	switch m.raft.State() {
+	case raft.Leader:
+		info.Role = RoleLeader
+	case raft.Candidate:
+		info.Role = RoleCandidate
+	case raft.Shutdown:
+		info.Role = RoleStopped
+	default:
+		info.Role = RoleFollower
+		if !m.isVoter(m.cfg.ID) {
+			info.Role = RoleNonVoter
+		}
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.setRoleLocked(info)
+}
+
+func (m *Member) setRoleLocked(info RoleInfo) {
+	if info == m.role || m.role.Role == RoleStopped {
+		return
+	}
+	if info.Leader != m.role.Leader && info.Leader != "" {
+		m.log.Info("leader", "leader", info.Leader, "term", info.Term)
+	}
+	m.role = info
+	close(m.changed)
+	m.changed = make(chan struct{})
+	if hook := m.cfg.Hooks.RoleChanged; hook != nil {
+		hook(info)
+	}
+}
+
+// isVoter asks raft's newest configuration.
+func (m *Member) isVoter(id string) bool {
+	for _, s := range m.configuration() {
+		if string(s.ID) == id {
+			return s.Suffrage == raft.Voter
+		}
+	}
+	return false
+}
+
+func (m *Member) configuration() []raft.Server {
+	f := m.raft.GetConfiguration()
+	if f.Error() != nil {
+		return nil
+	}
+	return f.Configuration().Servers
+}
+
+// afterApply runs after each batch, on raft's goroutine: the leader tells its peers of the commit (D13).
+func (m *Member) afterApply(index, term uint64) {
+	if m.cfg.DisableCommitNotice || m.lead.Load() == nil {
+		return
+	}
+	now := m.raft.CurrentTerm()
+	if m.raft.State() != raft.Leader || m.raft.CurrentTerm() != now {
+		return
+	}
+	for _, id := range m.peers.others() {
+		m.net.Notify(id, now, index, term, m.cfg.ID) // it waits until the peer has the entry
+	}
+}
+
+// afterEpoch runs when a leadership's first entry is applied here.
+func (m *Member) afterEpoch(term uint64) {
+	m.writes.epoch(term)
+	signal(m.writes.leader)
+	signal(m.keeper.wake)
+}

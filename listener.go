@@ -1,0 +1,446 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package zk
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Listener is what a network listener, such as the ZooKeeper port, needs of a session beyond what applications do:
+// liveness driven from outside, sessions that move between members, watches that belong to a connection, and
+// writes that are answered in order without a goroutine each. It works on absolute paths. Its methods are safe for
+// concurrent use.
+type Listener struct{ s *Session }
+
+// Listener returns the session's listener view.
+func (s *Session) Listener() *Listener { return &Listener{&Session{live: s.live}} }
+
+// Password is what another member asks for before it lets the session be attached there.
+func (l *Listener) Password() []byte { return []byte(l.s.password) }
+
+// Touch vouches for an External session: the next heartbeat includes it (SS-6).
+func (l *Listener) Touch() {
+	l.s.mu.Lock()
+	defer l.s.mu.Unlock()
+	l.s.touched = time.Now()
+}
+
+// Attach takes over a session that was opened anywhere in the ensemble: from here on this member hosts it, with
+// these identities and this timeout, and requests through its former handle fail with ErrSessionMoved (SS-15,
+// SS-18). A former handle on this member is closed. Errors: ErrSessionExpired for an unknown session, ErrAuthFailed
+// for a wrong password.
+func (m *Member) Attach(ctx context.Context, id SessionID, password []byte, cfg SessionConfig) (*Session, error) {
+	if ctx == nil {
+		return nil, badContext("attach")
+	}
+	if err := m.running("attach"); err != nil {
+		return nil, err
+	}
+	ids, err := m.identities(cfg.Auth)
+	if err != nil {
+		return nil, err
+	}
+	orDefault(&cfg.Timeout, m.cfg.SessionTimeout)
+	cfg.Timeout = min(max(cfg.Timeout, m.cfg.MinTimeout), m.cfg.MaxTimeout).Truncate(time.Millisecond)
+	q := request{kind: reqAttach, session: id, timeout: cfg.Timeout.Milliseconds(), password: string(password), ids: ids}
+	sent := time.Now()
+	out, err := m.writes.submit(ctx, "attach", "", appendRequest(nil, &q))
+	if err != nil {
+		return nil, err
+	}
+	if out.code != 0 {
+		return nil, &Error{Op: "attach", Code: out.code}
+	}
+	return m.adopt(out.id, out.zxid, cfg, string(password), ids, sent)
+}
+
+// Detach lets go of the session without closing it: it lives on until its timeout, and may be attached again, here
+// or elsewhere. Its watches are gone (WT-2).
+func (l *Listener) Detach() {
+	l.s.closing.Store(true)
+	l.s.m.forget(l.s.live)
+}
+
+// WaitZxid returns once this member has applied everything up to z (SS-17).
+func (m *Member) WaitZxid(ctx context.Context, z Zxid) error {
+	if ctx == nil {
+		return badContext("wait")
+	}
+	if err := m.fsm.waitZxid(ctx, m.stop, z); err != nil {
+		return &Error{Op: "wait", Code: codeOf(err), Err: err}
+	}
+	return nil
+}
+
+// AddAuth adds identities to the session, for all its later requests (DM-112).
+func (l *Listener) AddAuth(ctx context.Context, auth ...Auth) error {
+	if err := l.s.begin(ctx, "auth", ""); err != nil {
+		return err
+	}
+	ids, err := l.s.m.identities(auth)
+	if err != nil {
+		return err
+	}
+	out, err := l.s.m.writes.submit(ctx, "auth", "", appendRequest(nil, &request{kind: reqAuth, session: l.s.id, mark: l.s.mark, ids: ids}))
+	if err != nil {
+		return err
+	}
+	if out.code != 0 {
+		return &Error{Op: "auth", Code: out.code}
+	}
+	all := slices.Clone(l.s.identities())
+	for _, id := range ids {
+		if !slices.Contains(all, id) {
+			all = append(all, id)
+		}
+	}
+	l.s.ids.Store(&all)
+	return nil
+}
+
+// Identities returns who the session is (DM-52).
+func (l *Listener) Identities() []Identity { return slices.Clone(l.s.identities()) }
+
+// Call is a write under way, in the manner of net/rpc.
+type Call struct {
+	Ops     []Op
+	Results []Result // of a transaction that was applied
+	Codes   []Code   // one per step; the failing one's, 0 before it, ErrInconsistent after it (DM-58)
+	Zxid    Zxid     // of the request, applied or refused
+	Error   error
+	Done    chan *Call // receives the call when it is complete
+}
+
+// Go starts a transaction and returns at once. Calls are applied in the order of Go, and completed in that order on
+// done, which must have room: a full channel drops the notice. A full queue completes the call with ErrThrottled.
+// It never touches the request's bytes after it returns.
+func (l *Listener) Go(ctx context.Context, done chan *Call, ops ...Op) *Call {
+	if done == nil {
+		done = make(chan *Call, 1)
+	}
+	c := &Call{Ops: ops, Done: done}
+	op := "txn"
+	if len(ops) == 1 {
+		op = ops[0].name()
+	}
+	complete := func(out outcome, err error) {
+		if err != nil {
+			c.Error = &Error{Op: op, Code: codeOf(err), MaybeApplied: errors.Is(err, ErrClosed), Err: unlessCode(err)}
+		} else {
+			c.Zxid = out.zxid
+			for _, s := range out.steps {
+				c.Codes = append(c.Codes, s.code)
+			}
+			c.Results, c.Error = l.s.results(op, ops, out)
+		}
+		select {
+		case done <- c:
+		default:
+		}
+	}
+	raw, err := l.s.encode(ctx, op, "", ops)
+	if err == nil {
+		err = l.s.m.writes.enqueue(ctx, &call{raw: raw, done: make(chan struct{}), after: complete}, false)
+	}
+	if err != nil {
+		c.Error = err
+		select {
+		case done <- c:
+		default:
+		}
+	}
+	return c
+}
+
+// WatchType selects watches to remove or to look for (WT-27).
+type WatchType uint8
+
+// The types, with ZooKeeper's numbers.
+const (
+	WatchTypeChildren            WatchType = 1
+	WatchTypeData                WatchType = 2
+	WatchTypeAny                 WatchType = 3
+	WatchTypePersistent          WatchType = 4
+	WatchTypePersistentRecursive WatchType = 5
+)
+
+func (t WatchType) keys(path string) []watchKey {
+	data, child := watchKey{path, false, watchOnce}, watchKey{path, true, watchOnce}
+	persistent, persistentChild := watchKey{path, false, watchPersistent}, watchKey{path, true, watchPersistent}
+	recursive := watchKey{path, false, watchRecursive}
+	switch t {
+	case WatchTypeChildren:
+		return []watchKey{child}
+	case WatchTypeData:
+		return []watchKey{data}
+	case WatchTypePersistent:
+		return []watchKey{persistent, persistentChild}
+	case WatchTypePersistentRecursive:
+		return []watchKey{recursive}
+	case WatchTypeAny:
+		return []watchKey{data, child, persistent, persistentChild, recursive}
+	}
+	return nil
+}
+
+func (l *Listener) sink(op string) error {
+	if l.s.live.sink == nil {
+		return &Error{Op: op, Code: ErrBadArguments, Err: errors.New("the session has no SessionConfig.Events")}
+	}
+	return nil
+}
+
+// Read reads a znode and, if watch is set, registers a one-shot watch whose event goes to SessionConfig.Events.
+// Null data is nil, empty data is not (DM-24). The zxid is that of the state read.
+func (l *Listener) Read(ctx context.Context, path string, watch bool) (data []byte, st Stat, z Zxid, err error) {
+	var null bool
+	var s string
+	var inner stat
+	err = l.observe(ctx, "get", path, watch, func(t *state) (Code, watchKey) {
+		n, code := l.s.node(t, path)
+		if code == 0 {
+			s, null, inner = n.data, n.null, n.stat()
+		}
+		return code, watchKey{path, false, watchOnce}
+	}, &z)
+	if err != nil {
+		return nil, Stat{}, z, err
+	}
+	return copied(s, null), inner.public(), z, nil
+}
+
+// Stat is Read for exists: the watch is registered whether or not the znode is there (DM-45).
+func (l *Listener) Stat(ctx context.Context, path string, watch bool) (st Stat, ok bool, z Zxid, err error) {
+	var inner stat
+	err = l.observe(ctx, "exists", path, watch, func(t *state) (Code, watchKey) {
+		n, code := l.s.node(t, path)
+		if code == 0 {
+			inner, ok = n.stat(), true
+		}
+		if code == ErrNoNode {
+			code = 0
+		}
+		return code, watchKey{path, false, watchOnce}
+	}, &z)
+	if err != nil || !ok {
+		return Stat{}, false, z, err
+	}
+	return inner.public(), true, z, nil
+}
+
+// List is Read for the names of children (DM-47).
+func (l *Listener) List(ctx context.Context, path string, watch bool) (names []string, st Stat, z Zxid, err error) {
+	var inner stat
+	err = l.observe(ctx, "children", path, watch, func(t *state) (Code, watchKey) {
+		n, code := l.s.node(t, path)
+		if code == 0 {
+			inner = n.stat()
+			childrenAfter(&n.content, path, "", func(c *znode) bool {
+				names = append(names, baseName(c.path))
+				return true
+			})
+		}
+		return code, watchKey{path, true, watchOnce}
+	}, &z)
+	if err != nil {
+		return nil, Stat{}, z, err
+	}
+	return names, inner.public(), z, nil
+}
+
+// observe reads under the lock and registers the watch there; the empty path stands for the root (DM-8).
+func (l *Listener) observe(ctx context.Context, op, path string, watch bool, fn func(*state) (Code, watchKey), z *Zxid) error {
+	if watch {
+		if err := l.sink(op); err != nil {
+			return err
+		}
+	}
+	return l.s.read(ctx, op, path, nil, func(t *state) Code {
+		*z = t.zxid
+		code, key := fn(t)
+		if code == 0 && watch && !l.s.m.watches.register(l.s.live.sink, key.path, key.child, key.mode) {
+			code = ErrSessionExpired
+		}
+		return code
+	})
+}
+
+// AddWatch registers a persistent watch, or a persistent recursive one (WT-5). The path need not exist.
+func (l *Listener) AddWatch(path string, recursive bool) error {
+	if err := l.sink("add watch"); err != nil {
+		return err
+	}
+	t := WatchTypePersistent
+	if recursive {
+		t = WatchTypePersistentRecursive
+	}
+	ok := true
+	l.s.m.fsm.reading(func() {
+		for _, k := range t.keys(path) {
+			ok = ok && l.s.m.watches.register(l.s.live.sink, k.path, k.child, k.mode)
+		}
+	})
+	if !ok {
+		return &Error{Op: "add watch", Path: path, Code: ErrSessionExpired}
+	}
+	return nil
+}
+
+// RemoveWatches takes watches on path away (WT-27). The error is ErrNoWatch where there were none.
+func (l *Listener) RemoveWatches(path string, t WatchType) error { return l.watches(path, t, false) }
+
+// CheckWatches reports whether there is such a watch: the error is ErrNoWatch where there is none.
+func (l *Listener) CheckWatches(path string, t WatchType) error { return l.watches(path, t, true) }
+
+func (l *Listener) watches(path string, t WatchType, dry bool) error {
+	keys := t.keys(path)
+	if keys == nil {
+		return &Error{Op: "watches", Path: path, Code: ErrMarshalling}
+	}
+	found := false
+	if l.s.live.sink != nil {
+		for _, k := range keys {
+			found = l.s.m.watches.remove(l.s.live.sink, k, dry) || found
+		}
+	}
+	if !found {
+		return &Error{Op: "watches", Path: path, Code: ErrNoWatch}
+	}
+	return nil
+}
+
+// WatchSet is what a client that reconnects wants to go on watching (WT-30, WT-31).
+type WatchSet struct {
+	Data, Exist, Child, Persistent, Recursive []string
+}
+
+// SetWatches registers watches anew after a reconnect. What changed after since is reported at once, with zxid -1,
+// and not registered (WT-32); no permission is asked for (WT-33).
+func (l *Listener) SetWatches(since Zxid, set WatchSet) error {
+	if err := l.sink("set watches"); err != nil {
+		return err
+	}
+	w, r := l.s.m.watches, l.s.live.sink
+	alive := true
+	l.s.m.fsm.reading(func() {
+		nodes := l.s.m.fsm.st.nodes
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		tell := func(t EventType, path string) { r.sink(Event{Type: t, Path: path, Zxid: -1}) }
+		add := func(path string, child bool, mode watchMode) { alive = w.registerLocked(r, path, child, mode) && alive }
+		for _, p := range set.Data {
+			switch n := nodes[p]; {
+			case n == nil:
+				tell(EventDeleted, p)
+			case n.mzxid > since:
+				tell(EventChanged, p)
+			default:
+				add(p, false, watchOnce)
+			}
+		}
+		for _, p := range set.Exist {
+			if nodes[p] != nil {
+				tell(EventCreated, p)
+			} else {
+				add(p, false, watchOnce)
+			}
+		}
+		for _, p := range set.Child {
+			switch n := nodes[p]; {
+			case n == nil:
+				tell(EventDeleted, p)
+			case n.pzxid > since:
+				tell(EventChildren, p)
+			default:
+				add(p, true, watchOnce)
+			}
+		}
+		for _, p := range set.Persistent {
+			add(p, false, watchPersistent)
+			add(p, true, watchPersistent)
+		}
+		for _, p := range set.Recursive {
+			add(p, false, watchRecursive)
+		}
+	})
+	if !alive {
+		return &Error{Op: "set watches", Code: ErrSessionExpired}
+	}
+	return nil
+}
+
+// Ephemerals lists the paths of the session's ephemerals that start with prefix, plainly (DM-49).
+func (l *Listener) Ephemerals(ctx context.Context, prefix string) (paths []string, err error) {
+	err = l.s.read(ctx, "ephemerals", prefix, nil, func(t *state) Code {
+		if set := t.owned[l.s.id]; set != nil {
+			set.Ascend(func(n *znode) bool {
+				if strings.HasPrefix(n.path, prefix) {
+					paths = append(paths, n.path)
+				}
+				return true
+			})
+		}
+		return 0
+	})
+	return paths, err
+}
+
+// Descendants counts everything below path (DM-48).
+func (l *Listener) Descendants(ctx context.Context, path string) (count int, err error) {
+	err = l.s.read(ctx, "descendants", path, nil, func(t *state) Code {
+		n, code := l.s.node(t, path)
+		if code == 0 {
+			descendants(n, func(*znode) bool {
+				count++
+				return true
+			})
+		}
+		return code
+	})
+	return count, err
+}
+
+// ReadRequest asks for a znode's data, or for the names of its children.
+type ReadRequest struct {
+	Path     string
+	Children bool
+}
+
+// ReadResult answers one ReadRequest.
+type ReadResult struct {
+	Data  []byte
+	Names []string
+	Stat  Stat
+	Code  Code // 0, ErrNoNode or ErrNoAuth
+}
+
+// MultiRead answers all requests from one state, each for itself (DM-66).
+func (l *Listener) MultiRead(ctx context.Context, reads ...ReadRequest) (results []ReadResult, z Zxid, err error) {
+	results = make([]ReadResult, len(reads))
+	err = l.s.read(ctx, "multi read", "", nil, func(t *state) Code {
+		z = t.zxid
+		for i, q := range reads {
+			r := &results[i]
+			n, code := l.s.node(t, q.Path)
+			if r.Code = code; code != 0 {
+				continue
+			}
+			inner := n.stat()
+			r.Stat = inner.public()
+			if !q.Children {
+				r.Data = copied(n.data, n.null)
+				continue
+			}
+			childrenAfter(&n.content, q.Path, "", func(c *znode) bool {
+				r.Names = append(r.Names, baseName(c.path))
+				return true
+			})
+		}
+		return 0
+	})
+	return results, z, err
+}

@@ -1,0 +1,593 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package zk
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/raft"
+	"github.com/seed-541fafe0/zk/internal/raftnet"
+	"github.com/seed-541fafe0/zk/transport"
+)
+
+// Member is this process as a member of an ensemble. It is safe for concurrent use. Any number of members may live
+// in one process; they share nothing.
+type Member struct {
+	noCopy      noCopy
+	cfg         Config
+	log         *slog.Logger
+	incarnation uint64
+	store       *store
+	net         *raftnet.Net
+	raft        *raft.Raft
+	fsm         *fsm
+	watches     *watchTable
+	writes      *proposer
+	stats       counters
+	lead        atomic.Pointer[leadership] // nil while another member leads
+	rounds      confirmer
+	booted      chan struct{} // closed when raft runs
+	keeper      keeper
+	clock       clock
+	peers       addressBook
+
+	life context.Context // ends when the member stops
+	stop <-chan struct{} // life.Done()
+	kill context.CancelFunc
+	work sync.WaitGroup // every goroutine of this package
+	done chan struct{}  // closed when everything has ended
+
+	mu      sync.Mutex // guards the fields below
+	cause   error      // why the member stopped by itself
+	closing bool
+	shared  *Session
+	opening chan struct{} // closed when the shared session has been opened, or not; nil when nobody does
+	role    RoleInfo
+	changed chan struct{} // closed at the next change of role or leader
+}
+
+// Open recovers the member's state, starts it and returns; it does not wait for a quorum: Ready does. ctx bounds Open
+// alone. Errors: ErrBadArguments, ErrLocked where the directory is in use, ErrDataInconsistency where its files are
+// damaged, and what the disk or the network reports.
+//
+// A member whose Dir has state uses it, and Peers and Join are but hints. Otherwise it joins through Join, or
+// founds an ensemble with Peers, or is an ensemble of one. It is safe to run with the same Config for ever.
+func Open(ctx context.Context, cfg Config) (*Member, error) {
+	if ctx == nil {
+		return nil, badContext("open")
+	}
+	if ctx.Err() != nil {
+		return nil, ctxError("open", "", ctx)
+	}
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	m := &Member{cfg: cfg, log: quietLogger(cfg.Logger), done: make(chan struct{}), booted: make(chan struct{}), changed: make(chan struct{})}
+	m.life, m.kill = context.WithCancel(context.Background())
+	m.stop = m.life.Done()
+	if err := m.open(ctx); err != nil {
+		m.abandon()
+		return nil, err
+	}
+	return m, nil
+}
+
+func (m *Member) open(ctx context.Context) (err error) {
+	if m.store, err = openStore(storeConfig{
+		ID: m.cfg.ID, Dir: m.cfg.Dir, Storage: m.cfg.Storage, Logger: m.log, Fail: func(err error) { m.fail(&Error{Op: "store", Code: ErrSystem, Err: err}) },
+	}); err != nil {
+		return err
+	}
+	m.cfg.ID, m.incarnation = m.store.id, m.store.incarnation
+	m.watches = newWatchTable()
+	m.watches.overflowed = m.cfg.Hooks.WatchOverflow
+	m.writes = newProposer(m)
+	m.fsm = newFSM(m.cfg.ID, m.incarnation, m.watches, m.writes)
+	m.fsm.events = fsmEvents{applied: m.afterApply, epoch: m.afterEpoch, configured: m.afterConfig, fail: m.fail, expired: m.sessionEnded, slow: m.slowApply}
+	m.keeper.wake = make(chan struct{}, 1)
+	m.clock.start(m.cfg.Now)
+	m.peers.start(&m.cfg)
+
+	if m.cfg.Transport == nil && m.cfg.Addr != "" {
+		if m.cfg.Transport, err = transport.TCP(m.cfg.Addr); err != nil {
+			return &Error{Op: "open", Code: ErrBadArguments, Err: err}
+		}
+	}
+	nc := raftnet.Config{
+		Local: m.identity, Resolve: m.resolve, Admit: m.admit, Handle: m.handle, StreamLost: m.streamLost, Logger: m.log, Stalled: m.store.Stalled,
+	}
+	if m.cfg.Transport != nil {
+		nc.Transport = m.cfg.Transport
+		orDefault(&m.cfg.Advertise, m.cfg.Transport.Addr())
+	}
+	m.net = raftnet.New(nc)
+	if err := m.boot(ctx); err != nil {
+		return err
+	}
+	m.work.Go(m.writes.run)
+	m.work.Go(m.follow)
+	m.work.Go(m.keep)
+	m.work.Go(m.compact)
+	return nil
+}
+
+// ID returns the member's id.
+func (m *Member) ID() string { return m.cfg.ID }
+
+// Addr returns the address that peers are given, "" without a network.
+func (m *Member) Addr() string { return m.cfg.Advertise }
+
+// ClusterID returns the ensemble's id, "" until its first leader has fixed it.
+func (m *Member) ClusterID() (id string) {
+	m.fsm.reading(func() { id = m.fsm.st.cluster })
+	return id
+}
+
+// Applied returns the zxid of the last request applied here.
+func (m *Member) Applied() (z Zxid) {
+	m.fsm.reading(func() { z = m.fsm.st.zxid })
+	return z
+}
+
+// Digest returns the digest of the replicated state and the zxid it belongs to: equal on all members at equal zxid.
+func (m *Member) Digest() (digest uint64, zxid Zxid) {
+	m.fsm.mu.RLock()
+	defer m.fsm.mu.RUnlock()
+	return m.fsm.st.digest(), m.fsm.st.zxid
+}
+
+// Done is closed when the member has stopped, by Close or by itself.
+func (m *Member) Done() <-chan struct{} { return m.done }
+
+// Err returns why the member stopped by itself, such as a disk's error or its removal; nil while it runs and after
+// Close.
+func (m *Member) Err() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.cause
+}
+
+// running returns the error of a call on a member that has stopped.
+func (m *Member) running(op string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closing {
+		return &Error{Op: op, Code: ErrClosed, Err: m.cause}
+	}
+	return nil
+}
+
+// fail stops the member: it cannot trust its disk or its state any more, or it does not belong to the ensemble.
+// The host process lives on.
+func (m *Member) fail(err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closing || m.cause != nil {
+		return
+	}
+	m.cause = err
+	if m.booting() {
+		return // Open returns it
+	}
+	m.log.Error("member stops", "err", err)
+	go m.shutdown()
+}
+
+// closeBound is how long Close waits for a store call that hangs.
+const closeBound = 5 * time.Second
+
+// Close stops the member at once, as a crash would, but without leaks: callers get their answers, watches end,
+// goroutines and files are gone. It returns within 5 s; if a system call on the store hangs longer it returns
+// ErrStalled, touches nothing afterwards, and the directory stays locked. Closing twice is fine.
+func (m *Member) Close() error {
+	go m.shutdown()
+	t := time.NewTimer(2 * closeBound)
+	defer t.Stop()
+	select {
+	case <-m.done:
+		return nil
+	case <-t.C:
+		return &Error{Op: "close", Code: ErrStalled}
+	}
+}
+
+// Shutdown stops the member gracefully: it closes its sessions, so that their ephemerals vanish at once, hands over
+// leadership, and closes. ctx bounds the farewell, not the close.
+func (m *Member) Shutdown(ctx context.Context) error {
+	if ctx == nil {
+		return badContext("shutdown")
+	}
+	if m.running("shutdown") != nil {
+		return m.Close()
+	}
+	var farewell sync.WaitGroup
+	for _, l := range m.fsm.sessions() {
+		farewell.Go(func() { l.close(ctx) })
+	}
+	farewell.Wait()
+	if m.leading() {
+		m.TransferLeadership(ctx, "")
+	}
+	return m.Close()
+}
+
+// shutdown ends everything, in the order in which one part needs the next.
+func (m *Member) shutdown() {
+	m.mu.Lock()
+	if m.closing {
+		m.mu.Unlock()
+		return
+	}
+	m.closing = true
+	cause := m.cause
+	m.setRoleLocked(RoleInfo{Role: RoleStopped, Term: m.role.Term})
+	m.mu.Unlock()
+	m.kill()
+	if cause == nil {
+		cause = ErrClosed
+	} else {
+		cause = fmt.Errorf("%w: %w", ErrClosed, cause)
+	}
+	m.net.Close()
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		m.raft.Shutdown().Error()
+		m.work.Wait()
+	}()
+	t := time.NewTimer(closeBound)
+	defer t.Stop()
+	hung := false
+	select {
+	case <-ended:
+	case <-t.C:
+		hung = true
+	}
+	for _, l := range m.fsm.sessions() {
+		m.watches.endSession(l, StateClosed)
+		l.finish(StateClosed, ErrClosed)
+	}
+	m.writes.close(cause)
+	if hung {
+		m.log.Error("a store call does not return: the directory stays locked", "dir", m.cfg.Dir)
+		<-ended
+	}
+	if err := m.store.Close(); err != nil {
+		m.log.Warn("closing the store", "err", err)
+	}
+	close(m.done)
+}
+
+// abandon undoes a failed open.
+func (m *Member) abandon() {
+	m.kill()
+	if m.net != nil {
+		m.net.Close()
+	} else if m.cfg.Transport != nil {
+		m.cfg.Transport.Close()
+	}
+	if m.raft != nil {
+		m.raft.Shutdown().Error()
+	}
+	m.work.Wait()
+	if m.store != nil {
+		m.store.Close()
+	}
+}
+
+// NewSession opens a session. It is a write: it returns once the session is known to the ensemble.
+func (m *Member) NewSession(ctx context.Context, cfg SessionConfig) (*Session, error) {
+	if ctx == nil {
+		return nil, badContext("new session")
+	}
+	if err := m.running("new session"); err != nil {
+		return nil, err
+	}
+	if len(cfg.Name) > maxSessionName || cfg.MaxEphemerals < 0 || cfg.Timeout < 0 {
+		return nil, &Error{Op: "new session", Code: ErrBadArguments}
+	}
+	ids, err := m.identities(cfg.Auth)
+	if err != nil {
+		return nil, err
+	}
+	orDefault(&cfg.MaxEphemerals, defaultEphemerals)
+	orDefault(&cfg.Timeout, m.cfg.SessionTimeout)
+	cfg.Timeout = min(max(cfg.Timeout, m.cfg.MinTimeout), m.cfg.MaxTimeout).Truncate(time.Millisecond)
+	password := make([]byte, 16)
+	rand.Read(password)
+	q := request{kind: reqOpen, timeout: cfg.Timeout.Milliseconds(), password: string(password), name: cfg.Name, ids: ids, limit: int64(cfg.MaxEphemerals)}
+	sent := time.Now()
+	out, err := m.writes.submit(ctx, "new session", "", appendRequest(nil, &q))
+	if err != nil {
+		return nil, err
+	}
+	if out.code != 0 {
+		return nil, &Error{Op: "new session", Code: out.code}
+	}
+	return m.adopt(out.id, out.zxid, cfg, string(password), ids, sent)
+}
+
+// adopt makes the handle of a session that the state has.
+func (m *Member) adopt(id SessionID, mark Zxid, cfg SessionConfig, password string, ids []Identity, sent time.Time) (*Session, error) {
+	l := newLive(m, id, mark, cfg, sent)
+	l.password = password
+	l.ids.Store(&ids)
+	m.fsm.mu.Lock()
+	rec := m.fsm.st.session(id)
+	ok := rec != nil && rec.mark == mark
+	if ok {
+		l.created = rec.created
+		m.fsm.live[id] = l
+	}
+	m.fsm.mu.Unlock()
+	if !ok {
+		return nil, &Error{Op: "new session", Code: ErrSessionExpired}
+	}
+	l.start()
+	if m.running("") != nil { // it was opened while the member was closing
+		m.watches.endSession(l, StateClosed)
+		l.finish(StateClosed, ErrClosed)
+	}
+	signal(m.keeper.wake)
+	if hook := m.cfg.Hooks.SessionOpened; hook != nil {
+		hook(l.info())
+	}
+	m.log.Debug("session opened", "session", id, "name", cfg.Name)
+	return &Session{live: l}, nil
+}
+
+// identities turns credentials into what ACLs are compared with.
+func (m *Member) identities(auth []Auth) ([]Identity, error) {
+	ids := make([]Identity, 0, len(auth))
+	for _, a := range auth {
+		switch a.Scheme {
+		case schemeDigest:
+			id := DigestID(string(a.Cred))
+			if m.cfg.SuperDigest != "" && id == m.cfg.SuperDigest {
+				ids = append(ids, Identity{schemeSuper, ""})
+			}
+			ids = append(ids, Identity{schemeDigest, id})
+		case schemeIP, schemeX509, schemeSASL, schemeSuper:
+			ids = append(ids, Identity{a.Scheme, string(a.Cred)})
+		default:
+			return nil, &Error{Op: "auth", Code: ErrAuthFailed, Err: fmt.Errorf("scheme %q", a.Scheme)}
+		}
+	}
+	return ids, nil
+}
+
+// Session returns the member's shared session, opening one where there is none yet or the last one has ended. Its
+// users do not close it.
+func (m *Member) Session(ctx context.Context) (*Session, error) {
+	if ctx == nil {
+		return nil, badContext("session")
+	}
+	for {
+		m.mu.Lock()
+		if s := m.shared; s != nil && s.Err() == nil && !s.closing.Load() {
+			m.mu.Unlock()
+			return s, nil
+		}
+		wait := m.opening
+		if wait == nil {
+			wait = make(chan struct{})
+			m.opening = wait
+			m.mu.Unlock()
+			s, err := m.NewSession(ctx, SessionConfig{Name: "shared"})
+			m.mu.Lock()
+			m.opening = nil
+			if err == nil {
+				m.shared = s
+			}
+			m.mu.Unlock()
+			close(wait)
+			return s, err
+		}
+		m.mu.Unlock()
+		select {
+		case <-wait:
+		case <-ctx.Done():
+			return nil, ctxError("session", "", ctx)
+		case <-m.stop:
+			return nil, &Error{Op: "session", Code: ErrClosed}
+		}
+	}
+}
+
+// forget drops a handle whose close could not be confirmed: the ensemble will expire the session.
+func (m *Member) forget(l *live) {
+	m.fsm.mu.Lock()
+	if m.fsm.live[l.id] == l {
+		delete(m.fsm.live, l.id)
+		m.watches.endSession(l, StateClosed)
+		l.finish(StateClosed, ErrClosed)
+	}
+	m.fsm.mu.Unlock()
+}
+
+// sessions lists the handles of this member.
+func (f *fsm) sessions() []*live {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	list := make([]*live, 0, len(f.live))
+	for _, l := range f.live {
+		list = append(list, l)
+	}
+	return list
+}
+
+// Sessions lists all sessions of the ensemble, by id.
+func (m *Member) Sessions(ctx context.Context) ([]SessionInfo, error) {
+	if ctx == nil {
+		return nil, badContext("sessions")
+	}
+	if err := m.running("sessions"); err != nil {
+		return nil, err
+	}
+	var list []SessionInfo
+	m.fsm.reading(func() {
+		m.fsm.st.sessions.Ascend(func(s *session) bool {
+			list = append(list, SessionInfo{
+				ID: s.id, Name: s.name, Member: s.member, Timeout: time.Duration(s.timeout) * time.Millisecond,
+				Created: time.UnixMilli(s.created), Ephemerals: int(m.fsm.st.ownedBy(s.id)), Killed: s.killed,
+			})
+			return true
+		})
+	})
+	return list, nil
+}
+
+// KillSession marks a session: its heartbeats are not acknowledged any more, so that its owner is suspended and it
+// expires a full timeout later. Holders of rights notice before others get them. Error: ErrUnknownSession.
+func (m *Member) KillSession(ctx context.Context, id SessionID) error {
+	if ctx == nil {
+		return badContext("kill session")
+	}
+	if err := m.running("kill session"); err != nil {
+		return err
+	}
+	out, err := m.writes.submit(ctx, "kill session", "", appendRequest(nil, &request{kind: reqKill, session: id}))
+	if err == nil && out.code != 0 {
+		err = &Error{Op: "kill session", Code: ErrUnknownSession}
+	}
+	return err
+}
+
+// Backup writes the whole state as of one zxid to w, in the format of snapshots, and returns that zxid.
+func (m *Member) Backup(ctx context.Context, w io.Writer) (Zxid, error) {
+	if ctx == nil {
+		return 0, badContext("backup")
+	}
+	if err := m.running("backup"); err != nil {
+		return 0, err
+	}
+	m.fsm.mu.Lock()
+	frozen := m.fsm.st.freeze()
+	m.fsm.mu.Unlock()
+	defer m.fsm.closeView(frozen.view)
+	if _, err := frozen.write(contextWriter{ctx, w}, m.fsm.reading); err != nil {
+		return 0, &Error{Op: "backup", Code: ErrSystem, Err: err}
+	}
+	return frozen.zxid, nil
+}
+
+type contextWriter struct {
+	ctx context.Context
+	w   io.Writer
+}
+
+func (c contextWriter) Write(p []byte) (int, error) {
+	if c.ctx.Err() != nil {
+		return 0, context.Cause(c.ctx)
+	}
+	return c.w.Write(p)
+}
+
+func randomID() string {
+	b := make([]byte, 16)
+	rand.Read(b)
+	return hex.EncodeToString(b)
+}
+
+// stamp is what this member adds to an entry as the leader.
+func (m *Member) stamp() stamp {
+	return stamp{now: m.clock.now(), quota: m.cfg.EnforceQuota, noTTL: m.cfg.RefuseTTL, feature: formatVersion, check: m.fsm.checkpoint()}
+}
+
+func (m *Member) sessionEnded(info SessionInfo) {
+	m.log.Info("session ended", "session", info.ID, "name", info.Name)
+	if hook := m.cfg.Hooks.SessionEnded; hook != nil {
+		hook(info)
+	}
+}
+
+func (m *Member) slowApply(took time.Duration, z Zxid) {
+	m.log.Warn("slow apply", "took", took, "zxid", z)
+	if hook := m.cfg.Hooks.SlowApply; hook != nil {
+		hook(took, z)
+	}
+}
+
+// Compact takes a snapshot now and lets go of the log before it.
+func (m *Member) Compact(ctx context.Context) error {
+	if ctx == nil {
+		return badContext("compact")
+	}
+	if err := m.running("compact"); err != nil {
+		return err
+	}
+	result := make(chan error, 1)
+	m.work.Go(func() { result <- m.snapshot() })
+	select {
+	case err := <-result:
+		if err != nil {
+			return &Error{Op: "compact", Code: ErrSystem, Err: err}
+		}
+		return nil
+	case <-ctx.Done():
+		return ctxError("compact", "", ctx)
+	}
+}
+
+func (m *Member) snapshot() error {
+	began := time.Now()
+	zxid := m.Applied()
+	err := m.raft.Snapshot().Error()
+	if errors.Is(err, raft.ErrNothingNewToSnapshot) {
+		return nil
+	}
+	took := time.Since(began)
+	if err == nil {
+		m.log.Info("snapshot", "zxid", zxid, "took", took)
+	} else if m.running("") == nil {
+		m.log.Warn("snapshot", "err", err)
+	}
+	if hook := m.cfg.Hooks.SnapshotDone; hook != nil {
+		hook(SnapshotInfo{Zxid: zxid, Took: took, Err: err})
+	}
+	return err
+}
+
+// compact takes a snapshot whenever enough log has been written.
+func (m *Member) compact() {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	failures := 0
+	done := -m.store.LogBytes() // bytes that the last snapshot covers
+	for {
+		select {
+		case <-tick.C:
+			written := m.store.AppendedBytes()
+			if written-done < m.cfg.SnapshotBytes<<min(failures, 4) {
+				continue
+			}
+			if m.snapshot() != nil {
+				failures++
+			} else {
+				failures, done = 0, written
+			}
+		case <-m.stop:
+			return
+		}
+	}
+}
+
+// booting reports whether raft is not there yet.
+func (m *Member) booting() bool {
+	select {
+	case <-m.booted:
+		return false
+	default:
+		return true
+	}
+}

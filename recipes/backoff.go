@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package recipes
+
+import (
+	"context"
+	"math/rand/v2"
+	"time"
+)
+
+// Backoff spreads the attempts of a caller's own loop: exponential, with full jitter. The recipes need none, because
+// they wait for what they wait for. The zero value is 10 ms up to 1 s. It is a plain value.
+type Backoff struct {
+	Base time.Duration // bound of the first wait; default 10 ms
+	Max  time.Duration // bound of every wait; default 1 s, at least Base
+}
+
+// Wait waits before the next attempt: a random time up to Base doubled attempt times, at most Max. The first attempt
+// is 0. It returns early with ctx's error.
+func (b Backoff) Wait(ctx context.Context, attempt int) error {
+	if ctx == nil {
+		return badArgument("backoff", "", "nil context")
+	}
+	t := time.NewTimer(rand.N(b.bound(attempt) + 1))
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ended(ctx)
+	}
+}
+
+func (b Backoff) bound(attempt int) time.Duration {
+	if b.Base <= 0 {
+		b.Base = 10 * time.Millisecond
+	}
+	if b.Max <= 0 {
+		b.Max = time.Second
+	}
+	b.Max = max(b.Max, b.Base)
+	for ; attempt > 0 && b.Base < b.Max; attempt-- {
+		b.Base = min(2*b.Base, b.Max)
+	}
+	return b.Base
+}

@@ -1,0 +1,364 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package recipes
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/fnv"
+
+	"github.com/seed-541fafe0/zk"
+)
+
+// DoubleBarrier lets its members begin together and end together, in rounds.
+//
+// Layout: PATH/UUID, ephemeral, for each member, and PATH/ready, persistent, for the round that is under way; its
+// data tells a person who began it. It is Curator's, kazoo's and that of ZooKeeper's recipes, but ready is never counted
+// as a member (DB-S2), and a member that comes while a ready stands belongs to the next round (DB-S3).
+//
+// Cost of a round of n: n+1 writes to enter and n to leave. All are woken once when the round begins and once when it
+// has ended; the member with the lowest name is woken as well each time the highest leaves.
+type DoubleBarrier struct {
+	noCopy noCopy
+
+	Session zk.SessionSource
+	Path    string
+	Size    int    // members of a round, at least 1
+	Data    []byte // of the members' znodes; default: the member's id and the session's
+
+	// AllowLate admits whoever comes while a round is under way at once, as Curator does; the round then ends when
+	// the late ones have left as well. It must be the same for all members.
+	AllowLate bool
+}
+
+// NewDoubleBarrier returns a double barrier of size members at path.
+func NewDoubleBarrier(s zk.SessionSource, path string, size int) *DoubleBarrier {
+	return &DoubleBarrier{Session: s, Path: path, Size: size}
+}
+
+// Membership is a member's part in a round. It is lost, as every right, with its session or its znode; to release it is
+// to leave without waiting for the others.
+type Membership struct {
+	*Held
+
+	barrier *DoubleBarrier
+	round   zk.Token // created the ready it entered by
+}
+
+// Enter returns once Size members were there at one moment (DB-S1). Errors: ctx's; the session's if it ends; ErrBroken
+// if somebody deletes the member's znode. Whatever the error, no member is left behind (DB-L1).
+func (b *DoubleBarrier) Enter(ctx context.Context) (*Membership, error) {
+	s, err := session(ctx, b.Session, "enter", b.Path)
+	if err != nil {
+		return nil, err
+	}
+	if b.Size < 1 {
+		return nil, badArgument("enter", b.Path, "a double barrier needs a size of at least 1")
+	}
+	data := b.Data
+	if data == nil {
+		data = fmt.Appendf(nil, "%s %v", s.Member().ID(), s.ID())
+	}
+	c, err := enter(ctx, s, zk.OpCreate(join(b.Path, newUUID()), data, zk.Ephemeral|zk.Parents))
+	if err != nil {
+		return nil, err
+	}
+	m, err := b.gather(ctx, c)
+	if err != nil {
+		c.leave()
+		return nil, err
+	}
+	return m, nil
+}
+
+func (b *DoubleBarrier) ready() string { return join(b.Path, "ready") }
+
+// gather waits for the round to begin. Whoever comes last begins it, so that nobody has to watch the others come: its
+// own znode is applied on its member, and with it all that were created earlier.
+func (b *DoubleBarrier) gather(ctx context.Context, c *contender) (*Membership, error) {
+	watching, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var own, ready, older <-chan zk.Event // nil where none is armed
+	round := zk.Token(0)                  // that created the ready which stands
+	for {
+		if own == nil {
+			_, st, ch, err := c.s.GetW(watching, c.path)
+			if err == nil {
+				err = c.check(st)
+			}
+			if err != nil {
+				return nil, c.failed(ctx, err)
+			}
+			own = ch
+		}
+		if ready == nil {
+			st, _, ch, err := c.s.ExistsW(watching, b.ready())
+			if err != nil {
+				return nil, c.failed(ctx, err)
+			}
+			ready, round = ch, zk.Token(st.Czxid)
+		}
+		var again bool
+		var m *Membership
+		var err error
+		switch {
+		case round != 0 && (b.AllowLate || c.token < round):
+			m, err = b.admit(ctx, c, round)
+			again = true // the session was suspended meanwhile
+		case round != 0: // our round is the next one
+			again, older, err = b.outlast(ctx, watching, c, older)
+		default:
+			again, err = b.begin(ctx, c)
+		}
+		if m != nil || err != nil {
+			return m, err
+		}
+		if again {
+			select { // it may be our own znode that is gone
+			case <-own:
+				own = nil
+			case <-ready:
+				ready = nil
+			default:
+			}
+			continue
+		}
+		select {
+		case <-own:
+			own = nil
+		case <-ready:
+			ready = nil
+		case <-older:
+			older = nil
+		case <-ctx.Done():
+			return nil, ended(ctx)
+		}
+	}
+}
+
+// begin creates ready if Size members are there. Again means that something has changed meanwhile.
+func (b *DoubleBarrier) begin(ctx context.Context, c *contender) (again bool, err error) {
+	st, _, err := c.s.Exists(ctx, b.Path)
+	if err != nil || st.NumChildren < b.Size {
+		return false, explain(ctx, err)
+	}
+	r, err := b.look(ctx, c.s, c.path)
+	if err != nil {
+		return false, explain(ctx, err)
+	}
+	data := fmt.Appendf(nil, "%d members %016x as of %v", r.members, r.digest, r.zxid)
+	_, err = c.s.Txn(ctx, c.guard(), zk.OpCheckAbsent(b.ready()), zk.OpCheckChildren(b.Path, zk.GreaterEq, b.Size), zk.OpCreate(b.ready(), data, zk.Persistent))
+	if err != nil && !errors.Is(err, zk.ErrGuard) {
+		return false, explain(ctx, err)
+	}
+	return true, nil
+}
+
+// outlast watches a member of the round that is under way, so that its end is seen even if all its members crash; when
+// none is left it clears up after them.
+func (b *DoubleBarrier) outlast(ctx, watching context.Context, c *contender, older <-chan zk.Event) (again bool, watch <-chan zk.Event, err error) {
+	if older != nil {
+		return false, older, nil
+	}
+	r, err := b.look(ctx, c.s, c.path)
+	if err == nil && r.round != 0 && r.others == 0 {
+		return true, nil, explain(ctx, b.clear(ctx, c.s, r.round))
+	}
+	if err == nil && r.round != 0 {
+		_, _, watch, err = c.s.GetW(watching, r.lowest)
+	}
+	if errors.Is(err, zk.ErrNoNode) {
+		return true, nil, nil
+	}
+	return r.round == 0, watch, explain(ctx, err)
+}
+
+// room is what the barrier's directory shows at one zxid.
+type room struct {
+	zxid    zk.Zxid
+	round   zk.Token // created the ready that stands; 0 if none does
+	members int
+	digest  uint64 // of the members' names
+
+	// The members of the round, one excepted; with AllowLate all members.
+	others          int
+	lowest, highest string // paths
+}
+
+// look takes in the room. Self is not among the others.
+func (b *DoubleBarrier) look(ctx context.Context, s *zk.Session, self string) (r room, err error) {
+	err = s.View(ctx, func(v *zk.View) error {
+		r = room{zxid: v.Zxid()}
+		switch z, err := v.Get(b.ready()); {
+		case err == nil:
+			r.round = zk.Token(z.Stat.Czxid)
+		case !errors.Is(err, zk.ErrNoNode):
+			return err
+		}
+		hash := fnv.New64a()
+		for name, err := range v.Children(b.Path) {
+			if err != nil {
+				return err
+			}
+			path := join(b.Path, name)
+			if path == b.ready() {
+				continue
+			}
+			r.members++
+			fmt.Fprintln(hash, name)
+			if path == self || r.round == 0 {
+				continue
+			}
+			if z, err := v.Get(path); err != nil {
+				return err
+			} else if !b.AllowLate && zk.Token(z.Stat.Czxid) > r.round {
+				continue
+			}
+			if r.others++; r.lowest == "" {
+				r.lowest = path
+			}
+			r.highest = path
+		}
+		r.digest = hash.Sum64()
+		return nil
+	})
+	if errors.Is(err, zk.ErrNoNode) { // all have left, and the directory was reaped
+		return room{}, nil
+	}
+	return r, err
+}
+
+// clear deletes the ready of a round that is over. With AllowLate nobody may have come in at the last moment.
+func (b *DoubleBarrier) clear(ctx context.Context, s *zk.Session, round zk.Token) error {
+	_, err := s.Txn(ctx, b.clearing(round)...)
+	if errors.Is(err, zk.ErrGuard) {
+		return nil
+	}
+	return err
+}
+
+func (b *DoubleBarrier) clearing(round zk.Token) []zk.Op {
+	steps := []zk.Op{zk.OpCheckCreated(b.ready(), round), zk.OpDelete(b.ready(), zk.AnyVersion)}
+	if b.AllowLate {
+		steps = append(steps, zk.OpCheckChildren(b.Path, zk.Equal, 0))
+	}
+	return steps
+}
+
+// admit arms the membership. It returns neither membership nor error if the session was suspended and is active again.
+func (b *DoubleBarrier) admit(ctx context.Context, c *contender, round zk.Token) (*Membership, error) {
+	r, err := grant(*c)
+	if errors.Is(err, zk.ErrSuspended) {
+		err = recovered(ctx, c.s)
+	}
+	if err != nil {
+		return nil, c.failed(ctx, err)
+	}
+	if r == nil {
+		return nil, nil
+	}
+	return &Membership{&Held{right: r}, b, round}, nil
+}
+
+// Leave gives up the membership and returns once all members of the round have left, or are gone. If ctx ends first, or
+// the membership is lost, its error is returned; the member has left all the same, and does not hold up the others
+// (DB-L2, DB-L3).
+func (m *Membership) Leave(ctx context.Context) error {
+	if ctx == nil {
+		return badArgument("leave", m.Path(), "nil context")
+	}
+	err := m.wait(ctx)
+	if err != nil {
+		m.right.free() // in the background: there is no time left
+	}
+	return err
+}
+
+// wait is the way out. Of those who are still inside the one with the lowest name goes last and the others wait for it,
+// having left; it waits for the highest, again and again. So one is woken for each that leaves, and all at the end.
+func (m *Membership) wait(ctx context.Context) error {
+	b, s := m.barrier, m.Session()
+	watching, cancel := context.WithCancel(ctx)
+	defer cancel()
+	for inside := true; ; {
+		if inside {
+			if err := m.Err(); err != nil {
+				return err
+			}
+		}
+		room, err := b.look(ctx, s, m.Path())
+		if err != nil {
+			return explain(ctx, err)
+		}
+		if room.round != m.round { // somebody has seen the end of it
+			return m.out(ctx)
+		}
+		if room.others == 0 {
+			if !inside {
+				err = b.clear(ctx, s, m.round)
+			} else {
+				m.right.onRelease(b.clearing(m.round))
+				err, inside = m.out(ctx), false
+			}
+			if err != nil {
+				return explain(ctx, err)
+			}
+			continue
+		}
+		next := room.highest
+		if inside && m.Path() > room.lowest {
+			if err := m.out(ctx); err != nil {
+				return err
+			}
+			inside = false
+		}
+		if !inside {
+			next = room.lowest
+		}
+		_, _, gone, err := s.GetW(watching, next)
+		if errors.Is(err, zk.ErrNoNode) {
+			continue
+		}
+		if err != nil {
+			return explain(ctx, err)
+		}
+		var lost <-chan struct{}
+		if inside {
+			lost = m.Lost()
+		}
+		select {
+		case <-gone:
+		case <-lost:
+		case <-ctx.Done():
+			return ended(ctx)
+		}
+	}
+}
+
+// out deletes the member's znode.
+func (m *Membership) out(ctx context.Context) error {
+	if err := m.Release(ctx); err != nil {
+		return explain(ctx, err)
+	}
+	return nil
+}
+
+// Do enters, calls fn, and leaves, even if fn panics. fn's context ends with the membership or with ctx. The error
+// joins fn's, ErrLost if the membership was lost before fn returned, and Leave's, which waits for the others at most
+// the session's timeout once ctx has ended.
+func (b *DoubleBarrier) Do(ctx context.Context, fn func(context.Context) error) error {
+	if fn == nil {
+		return badArgument("enter", b.Path, "nil function")
+	}
+	m, err := b.Enter(ctx)
+	if err != nil {
+		return err
+	}
+	return m.do(ctx, fn, func(rest context.Context) error {
+		if ctx.Err() == nil {
+			rest = ctx
+		}
+		return m.Leave(rest)
+	})
+}

@@ -1,0 +1,257 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package recipes
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+
+	"github.com/seed-541fafe0/zk"
+)
+
+// noCopy makes go vet refuse copies.
+type noCopy struct{}
+
+func (*noCopy) Lock()   {}
+func (*noCopy) Unlock() {}
+
+// Held is a right that others are kept from. It is bound to a session and to a znode, and ends when it is released,
+// when the session's lease lapses, or when the znode is deleted: for good, and on this side before the other.
+//
+// HELD-S1: the times in which Valid can be true for two handles of one exclusive path never overlap, as long as clocks
+// of two members run at rates that differ by less than the lease margin in a timeout. HELD-S2: tokens of successive
+// grants strictly increase. An operator who deletes a holder's znode, or calls Lock.Break, is the exception to the
+// first: until the holder's member has applied it, only tokens and guards protect.
+type Held struct {
+	noCopy   noCopy
+	right    *right
+	returned atomic.Bool // this handle was released
+}
+
+// right is what all handles of one grant share.
+type right struct {
+	contender
+	lease context.Context // in which it was granted
+	ctx   context.Context // ends with the right
+	free  func()          // ends it, unless it has ended
+	gone  chan struct{}   // closed when the znode is known to be gone, or nothing more can be done about it
+
+	acking atomic.Bool // the holder is deleting the znode: that is no loss
+
+	mu      sync.Mutex // guards the fields below
+	owed    int        // releases
+	parting []zk.Op    // what an orderly release does besides deleting the znode
+	orderly bool       // it was released, not lost
+	err     error      // of the removal; set before gone is closed
+	revoked chan struct{}
+}
+
+// grant arms the right to a znode. The error is zk.ErrNoNode if that incarnation is gone, zk.ErrSuspended if the lease is
+// not valid, or that the session is over.
+func grant(c contender) (*right, error) {
+	lease := c.s.Context()
+	ctx, free, err := c.s.ContextWhile(context.Background(), c.path, c.token)
+	if err != nil {
+		return nil, err
+	}
+	if lease.Err() != nil { // the other one that began since is not what Valid looks at
+		free()
+		return nil, &zk.Error{Op: "grant", Path: c.path, Code: zk.ErrSuspended}
+	}
+	r := &right{contender: c, lease: lease, ctx: ctx, free: free, gone: make(chan struct{}), owed: 1}
+	context.AfterFunc(ctx, r.vacate)
+	return r, nil
+}
+
+// vacate deletes the znode of a right that has ended, by whatever cause, unless it is gone already. It runs once, in
+// the background and under no context but the session's life: a holder that stops waiting leaves nothing behind.
+func (r *right) vacate() {
+	defer close(r.gone)
+	if cause := context.Cause(r.ctx); errors.Is(cause, zk.ErrNoNode) || over(cause) {
+		return
+	}
+	r.mu.Lock()
+	var parting []zk.Op
+	if r.orderly {
+		parting = r.parting
+	}
+	r.mu.Unlock()
+	err := r.contender.remove(context.Background(), parting...)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.err = err
+}
+
+// onRelease says what an orderly release does besides deleting the znode.
+func (r *right) onRelease(steps []zk.Op) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.parting = steps
+}
+
+// lost returns nil while the right is valid, then why it is not.
+func (r *right) lost() error {
+	r.s.State() // looks at the clock: whoever was paused past the lease is told now
+	var cause error
+	switch {
+	case r.ctx.Err() != nil:
+		cause = context.Cause(r.ctx)
+	case r.lease.Err() != nil:
+		cause = context.Cause(r.lease)
+	default:
+		return nil
+	}
+	if errors.Is(cause, context.Canceled) || r.acking.Load() && errors.Is(cause, zk.ErrNoNode) {
+		return ErrReleased
+	}
+	return fmt.Errorf("%w: %w", ErrLost, cause)
+}
+
+// Lost is closed when the right ends for any reason, release included, like a context's Done. It needs no network: a
+// local timer closes it no later than the lease's end (HELD-L1).
+func (h *Held) Lost() <-chan struct{} { return h.right.ctx.Done() }
+
+// Err returns nil while the right is held, ErrReleased once it was given back, or ErrLost with the cause.
+func (h *Held) Err() error {
+	if err := h.right.lost(); err != nil {
+		return err
+	}
+	if h.returned.Load() {
+		return ErrReleased
+	}
+	return nil
+}
+
+// Valid reports whether the right is held, from the local clock and lease alone: no I/O.
+func (h *Held) Valid() bool { return h.Err() == nil }
+
+// Token is the zxid of the grant's znode: among the grants of one path it strictly increases for ever (HELD-S2). Send
+// it along with every effect outside of the tree.
+func (h *Held) Token() zk.Token { return h.right.token }
+
+// Session returns the session the right is bound to.
+func (h *Held) Session() *zk.Session { return h.right.s }
+
+// Path returns the znode the right is bound to.
+func (h *Held) Path() string { return h.right.path }
+
+// Guard is a step that makes a transaction fail with zk.ErrGuard if the right's znode is gone or another one stands in
+// its place (HELD-S3). Put it first. It must be used with Session, or a session of the same prefix.
+func (h *Held) Guard() zk.Op { return h.right.guard() }
+
+// Verify asks the leader whether the right still stands. It returns nil, the error of Err, or that of the read.
+func (h *Held) Verify(ctx context.Context) error {
+	if ctx == nil {
+		return badArgument("verify", h.right.path, "nil context")
+	}
+	st, ok, err := h.right.s.Exists(ctx, h.right.path, zk.Linearizable)
+	if lost := h.Err(); lost != nil {
+		return lost
+	}
+	if err != nil {
+		return err
+	}
+	if !ok || zk.Token(st.Czxid) != h.right.token {
+		return fmt.Errorf("%w: %w", ErrLost, zk.ErrNoNode)
+	}
+	return nil
+}
+
+// Context returns a copy of parent that ends with the right, with the error of Err as its cause. Call cancel when the
+// work is done. A nil parent is context.Background.
+func (h *Held) Context(parent context.Context) (ctx context.Context, cancel context.CancelFunc) {
+	if parent == nil {
+		parent = context.Background()
+	}
+	ctx, end := context.WithCancelCause(parent)
+	stop := context.AfterFunc(h.right.ctx, func() { end(h.right.lost()) })
+	if err := h.Err(); err != nil {
+		end(err)
+	}
+	return ctx, func() {
+		stop()
+		end(nil)
+	}
+}
+
+// Revoked is closed when somebody has asked for the right by Revoke, or by Curator's means. That alone ends nothing
+// (REV-S1). The first call starts a goroutine that ends with the right.
+func (h *Held) Revoked() <-chan struct{} {
+	r := h.right
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.revoked == nil {
+		r.revoked = make(chan struct{})
+		go r.heed(r.revoked)
+	}
+	return r.revoked
+}
+
+const (
+	revokeData = "__REVOKE__" // Curator's
+	unlockData = "unlock"     // of ZooKeeper's recipes page
+)
+
+func (r *right) heed(revoked chan struct{}) {
+	for {
+		data, _, changed, err := r.s.GetW(r.ctx, r.path)
+		if err != nil {
+			return
+		}
+		if string(data) == revokeData || string(data) == unlockData {
+			close(revoked)
+			return
+		}
+		<-changed // closed at the latest with r.ctx
+	}
+}
+
+// Retain returns another handle on the same right, which ends when all its handles have been released (REENT-S1).
+// It is for code that is called with the right held and wants to keep it beyond its caller. Retaining a right that
+// has ended, or through a handle that was released, gives a handle that is released.
+func (h *Held) Retain() *Held {
+	again := &Held{right: h.right}
+	h.right.mu.Lock()
+	defer h.right.mu.Unlock()
+	if h.returned.Load() || h.right.owed == 0 {
+		again.returned.Store(true)
+	} else {
+		h.right.owed++
+	}
+	return again
+}
+
+// Release gives the right back: here at once, then in the ensemble (HELD-S5). It returns nil when the znode is gone,
+// be it since long, or the session is. It deletes only the incarnation it created (HELD-S4). If ctx ends first its
+// error is returned; the deletion goes on, and Release called again waits for it (HELD-L2). With Retain only the last
+// release counts.
+func (h *Held) Release(ctx context.Context) error {
+	if ctx == nil {
+		return badArgument("release", h.right.path, "nil context")
+	}
+	r := h.right
+	r.mu.Lock()
+	if !h.returned.Swap(true) {
+		r.owed--
+	}
+	last := r.owed == 0
+	if last {
+		r.orderly = r.ctx.Err() == nil || r.orderly
+	}
+	r.mu.Unlock()
+	if !last {
+		return nil
+	}
+	r.free()
+	select {
+	case <-r.gone:
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return r.err
+	case <-ctx.Done():
+		return &zk.Error{Op: "release", Path: r.path, Code: zk.ErrUnavailable, MaybeApplied: true, Err: ended(ctx)}
+	}
+}

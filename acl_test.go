@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/seed-541fafe0/zk"
@@ -228,6 +229,32 @@ func TestIdentitiesAccumulate(t *testing.T) {
 			t.Errorf("the former handle: %v", call.Error)
 		}
 	})
+}
+
+// What a session may be is bounded, however it is told (P21).
+func TestIdentitiesAreBounded(t *testing.T) {
+	ctx, m, s := single(t, zk.Config{})
+	var many []zk.Auth
+	for i := range 257 {
+		many = append(many, auth("sasl", fmt.Sprint("somebody-", i)))
+	}
+	large := []zk.Auth{auth("sasl", strings.Repeat("x", 40<<10)), auth("x509", strings.Repeat("y", 40<<10))}
+	huge := []zk.Auth{auth("sasl", strings.Repeat("x", 3<<20))}
+	for name, list := range map[string][]zk.Auth{"many": many, "large": large, "huge": huge} {
+		_, err := m.NewSession(ctx, zk.SessionConfig{Auth: list})
+		wants(t, err, zk.ErrTooLarge)
+		wants(t, s.Listener().AddAuth(ctx, list...), zk.ErrTooLarge)
+		_, err = m.Attach(ctx, s.ID(), s.Listener().Password(), zk.SessionConfig{Auth: list})
+		wants(t, err, zk.ErrTooLarge)
+		if ids := s.Listener().Identities(); len(ids) != 0 {
+			t.Errorf("%s: it is %d identities now", name, len(ids))
+		}
+	}
+	must(t, s.Listener().AddAuth(ctx, many[:200]...)) // they add up
+	must(t, s.Listener().AddAuth(ctx, many[:256]...))
+	wants(t, s.Listener().AddAuth(ctx, many[256]), zk.ErrTooLarge)
+	must(t, s.Listener().AddAuth(ctx, many[:256]...))
+	create(t, ctx, s, "/fine", zk.Persistent)
 }
 
 // An event is filtered by READ as the list was at that time; a filtered one-shot watch is used up all the same

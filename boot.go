@@ -55,14 +55,14 @@ func (m *Member) resolve(ctx context.Context, id string) (string, error) {
 	addr, hint := m.peers.known[id].Addr, m.peers.hints[id]
 	m.peers.mu.Unlock()
 	if addr == "" {
-		addr = hint
-	}
-	if addr == "" {
 		m.fsm.reading(func() {
 			if r := m.fsm.st.member(id); r != nil {
 				addr = r.addr
 			}
 		})
+	}
+	if addr == "" {
+		addr = hint
 	}
 	if addr == "" {
 		return "", fmt.Errorf("member %q has no known address", id)
@@ -97,7 +97,45 @@ func (m *Member) admit(remote raftnet.Identity) error {
 	if have.Storage == remote.Storage && remote.Incarnation < have.Incarnation {
 		return fmt.Errorf("an earlier incarnation of %q", remote.ID)
 	}
+	if _, ok := m.peers.known[remote.ID]; !ok && len(m.peers.known) >= maxKnown {
+		for id := range m.peers.known {
+			if !slices.Contains(m.peers.members, id) {
+				delete(m.peers.known, id)
+			}
+		}
+	}
 	m.peers.known[remote.ID] = remote
+	return nil
+}
+
+// maxKnown bounds how many members, strangers included, are remembered from handshakes.
+const maxKnown = 1024
+
+// belongs reports whether another is of this ensemble, as far as this member knows: it is in the configuration, or it
+// names the ensemble, which a member that lags behind has to take for an answer. A member that has no ensemble yet
+// takes everybody's word.
+func (m *Member) belongs(remote raftnet.Identity) bool {
+	mine := m.ClusterID()
+	return mine == "" || mine == remote.Cluster || m.isServer(remote.ID)
+}
+
+func (m *Member) isServer(id string) bool {
+	return slices.ContainsFunc(m.configuration(), func(s raft.Server) bool { return string(s.ID) == id })
+}
+
+// admitRaft decides who may speak to raft: members of the ensemble, and of what concerns elections voters alone.
+func (m *Member) admitRaft(remote raftnet.Identity, rpc any) error {
+	if m.booting() {
+		return ErrUnavailable
+	}
+	election := false
+	switch rpc.(type) {
+	case *raft.RequestVoteRequest, *raft.RequestPreVoteRequest, *raft.TimeoutNowRequest:
+		election = true
+	}
+	if !m.belongs(remote) || election && m.isServer(remote.ID) && !m.isVoter(remote.ID) {
+		return fmt.Errorf("%w: %q", ErrNotMember, remote.ID)
+	}
 	return nil
 }
 
@@ -163,15 +201,17 @@ func compareStrings(a, b string) int {
 	return 0
 }
 
-// announce records this member's storage and address where the state does not have them.
+// announce records this member's storage and address where the state does not have them. Every member does at the
+// beginning of each leadership: a storage that is not recorded could be wiped unnoticed.
 func (m *Member) announce() {
 	want := memberRecord{id: m.cfg.ID, storage: m.store.storageID, addr: m.cfg.Advertise}
-	same := false
+	done := false
 	m.fsm.reading(func() {
 		r := m.fsm.st.member(m.cfg.ID)
-		same = r != nil && *r == want
+		_, is := m.fsm.st.server(m.cfg.ID)
+		done = !is || r != nil && *r == want
 	})
-	if same {
+	if done {
 		return
 	}
 	c := &call{raw: appendRequest(nil, &request{kind: reqMember, member: want}), done: make(chan struct{})}
@@ -247,7 +287,9 @@ func (m *Member) boot(ctx context.Context) (err error) {
 	if cause != nil {
 		return cause
 	}
-	if len(m.fsm.st.servers) == 0 { // the configuration entry may not be committed yet
+	known := 0
+	m.fsm.reading(func() { known = len(m.fsm.st.servers) })
+	if known == 0 { // the configuration entry may not be committed yet
 		var servers []server
 		for _, s := range m.configuration() {
 			servers = append(servers, server{string(s.ID), isVoterSuffrage(s)})
@@ -263,8 +305,8 @@ func (m *Member) boot(ctx context.Context) (err error) {
 			m.log.Warn("an ensemble of two stops when either member does: use one or three")
 		}
 		m.work.Go(func() { m.firstElection(voters) })
-	case fresh && len(m.cfg.Join) > 0:
-		m.work.Go(m.join)
+	case len(m.cfg.Join) > 0 && (fresh || !m.cfg.NonVoter && !slices.Contains(voters, m.cfg.ID)):
+		m.work.Go(m.join) // again, if it was stopped before it had its vote
 	}
 	return nil
 }
@@ -295,7 +337,8 @@ func (m *Member) peersHaveState(ctx context.Context, peers []Peer) bool {
 				return
 			}
 			r, err := m.ask(ctx, p.ID, kindHello, nil)
-			answers <- err == nil && r.Bool() && r.Done() == nil
+			_, refused := errors.AsType[*raftnet.RefusedError](err) // whoever has reasons to refuse has state
+			answers <- refused || err == nil && r.Bool() && r.Done() == nil
 		})
 	}
 	has := false

@@ -115,8 +115,12 @@ func readFrame(b []byte) (f frame, err error) {
 		return f, errFormat
 	}
 	f.origin, f.incarnation, f.number, f.acked = r.String(), r.Uvarint(), r.Uvarint(), r.Uvarint()
-	f.requests = make([][]byte, 0, r.Count(1))
-	for range cap(f.requests) {
+	n := r.Count(1)
+	if n > maxFrameRequests {
+		return f, errors.New("frame of too many requests")
+	}
+	f.requests = make([][]byte, 0, n)
+	for range n {
 		f.requests = append(f.requests, r.Bytes())
 	}
 	return f, r.Done()

@@ -36,8 +36,8 @@ type Config struct {
 	// at the first boot only, except as a hint where to find them.
 	Peers []Peer
 
-	// Join are addresses of members of a running ensemble through which a new member asks to be added. It is read
-	// at the first boot only, except as a hint.
+	// Join are addresses of members of a running ensemble through which a new member asks to be added, until it is. It
+	// has no meaning from then on.
 	Join []string
 
 	// NonVoter makes a joining member an observer: it has all data and all functions, and no vote.

@@ -6,7 +6,6 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/binary"
-	"errors"
 	"sync"
 	"time"
 
@@ -24,6 +23,7 @@ type confirmer struct {
 type round struct {
 	done chan struct{}
 	zxid Zxid
+	term uint64 // in which this member led; 0 if it asked the leader
 	err  error
 }
 
@@ -31,8 +31,8 @@ type round struct {
 const roundTimeout = 2 * time.Second
 
 // confirm returns the zxid up to which the state had been written when the call began, after a majority of the
-// voters has confirmed that this member leads.
-func (m *Member) confirm(ctx context.Context) (Zxid, error) {
+// voters has confirmed that the leader leads: this member in that term, or another, who was asked, if term is 0.
+func (m *Member) confirm(ctx context.Context) (zxid Zxid, term uint64, err error) {
 	c := &m.rounds
 	c.mu.Lock()
 	if c.next == nil {
@@ -40,15 +40,17 @@ func (m *Member) confirm(ctx context.Context) (Zxid, error) {
 	}
 	r := c.next
 	if !c.running {
-		c.running = true
-		m.work.Go(m.runRounds)
+		if c.running = m.spawn(m.runRounds); !c.running {
+			c.mu.Unlock()
+			return 0, 0, ErrClosed
+		}
 	}
 	c.mu.Unlock()
 	select {
 	case <-r.done:
-		return r.zxid, r.err
+		return r.zxid, r.term, r.err
 	case <-ctx.Done():
-		return 0, ctxCause(ctx)
+		return 0, 0, ctxCause(ctx)
 	}
 }
 
@@ -64,27 +66,29 @@ func (m *Member) runRounds() {
 			return
 		}
 		c.mu.Unlock()
-		r.zxid, r.err = m.runRound()
+		if l := m.lead.Load(); l != nil {
+			r.term = l.term
+			r.zxid, r.err = m.runRound(l)
+		} else {
+			r.zxid, r.err = m.askConfirmed(m.life)
+		}
 		close(r.done)
 	}
 }
 
-func (m *Member) runRound() (Zxid, error) {
-	l := m.lead.Load()
-	if l == nil {
-		return 0, errNotLeader
-	}
+func (m *Member) runRound(l *leadership) (Zxid, error) {
 	ctx, cancel := context.WithTimeout(l.over, roundTimeout)
 	defer cancel()
 	// A new leader's state lags until the first entry of its own term is applied.
 	if err := m.fsm.wait(ctx, m.stop, func() bool { return m.fsm.st.term >= l.term }); err != nil {
-		return 0, err
+		return 0, l.why(err)
 	}
 	committed := m.raft.CommitIndex()
 	votes, voters := 0, 0
-	answers := make(chan bool, 64)
+	servers := m.configuration()
+	answers := make(chan bool, len(servers))
 	asked := 0
-	for _, s := range m.configuration() {
+	for _, s := range servers {
 		if s.Suffrage != raft.Voter {
 			continue
 		}
@@ -98,11 +102,11 @@ func (m *Member) runRound() (Zxid, error) {
 		}
 		asked++
 		m.work.Go(func() {
+			// A question given up costs its stream, so those that come too late are answered all the same.
+			ctx, cancel := context.WithTimeout(l.over, roundTimeout)
+			defer cancel()
 			term, err := m.askTerm(ctx, id)
-			select {
-			case answers <- err == nil && term == l.term:
-			case <-ctx.Done():
-			}
+			answers <- err == nil && term == l.term
 		})
 	}
 	for ; asked > 0 && votes <= voters/2; asked-- {
@@ -112,7 +116,7 @@ func (m *Member) runRound() (Zxid, error) {
 				votes++
 			}
 		case <-ctx.Done():
-			return 0, ctxCause(ctx)
+			return 0, l.why(ctxCause(ctx))
 		}
 	}
 	if votes <= voters/2 {
@@ -124,7 +128,15 @@ func (m *Member) runRound() (Zxid, error) {
 		zxid = m.fsm.st.zxid
 		return m.fsm.index >= index
 	})
-	return zxid, err
+	return zxid, l.why(err)
+}
+
+// why is the reason for an error under a leadership: often that it is over.
+func (l *leadership) why(err error) error {
+	if err != nil && l.over.Err() != nil {
+		return errNotLeader
+	}
+	return err
 }
 
 // nonce makes every question its own, so that no late answer is taken for a fresh one.
@@ -138,12 +150,15 @@ func nonce() uint64 {
 func (m *Member) barrier(ctx context.Context) error {
 	m.stats.linear.Add(1)
 	for attempt := 0; ; attempt++ {
-		zxid, err := m.confirmedZxid(ctx)
+		zxid, _, err := m.confirm(ctx)
 		if err == nil {
 			err = m.fsm.waitZxid(ctx, m.stop, zxid)
 		}
-		if err == nil || errors.Is(err, ErrClosed) {
-			return err
+		if err == nil {
+			return nil
+		}
+		if m.life.Err() != nil {
+			return ErrClosed
 		}
 		if ctx.Err() != nil {
 			return &Error{Op: "barrier", Code: ErrUnavailable, Err: ctxCause(ctx)}
@@ -158,11 +173,4 @@ func (m *Member) barrier(ctx context.Context) error {
 		}
 		t.Stop()
 	}
-}
-
-func (m *Member) confirmedZxid(ctx context.Context) (Zxid, error) {
-	if m.leading() {
-		return m.confirm(ctx)
-	}
-	return m.askConfirmed(ctx)
 }

@@ -60,9 +60,7 @@ func (m *Member) grant(l *leadership, now time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	m.fsm.st.sessions.Ascend(func(s *session) bool {
-		if _, ok := l.deadlines[s.id]; !ok {
-			l.deadlines[s.id] = now.Add(time.Duration(s.timeout) * time.Millisecond)
-		}
+		l.attachedLocked(s, now)
 		return true
 	})
 	if len(l.deadlines) > m.fsm.st.sessions.Len() {
@@ -75,11 +73,26 @@ func (m *Member) grant(l *leadership, now time.Time) {
 	}
 }
 
+// attachedLocked gives a session that was opened or attached since it was last seen a full timeout. An expiry that was
+// proposed under the former attachment is void.
+func (l *leadership) attachedLocked(s *session, now time.Time) deadline {
+	d, ok := l.deadlines[s.id]
+	if !ok || d.mark != s.mark {
+		if ok {
+			delete(l.closing, s.id)
+		}
+		d = deadline{now.Add(time.Duration(s.timeout) * time.Millisecond), s.mark}
+		l.deadlines[s.id] = d
+	}
+	return d
+}
+
 func (l *leadership) postpone(gap time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for id, d := range l.deadlines {
-		l.deadlines[id] = d.Add(gap)
+		d.at = d.at.Add(gap)
+		l.deadlines[id] = d
 	}
 }
 
@@ -90,9 +103,9 @@ func (m *Member) silent(l *leadership, now time.Time) (list []request) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	m.fsm.st.sessions.Ascend(func(s *session) bool {
-		if d, ok := l.deadlines[s.id]; ok && now.After(d) {
+		if now.After(l.attachedLocked(s, now).at) {
 			l.closing[s.id] = true
-			l.deadlines[s.id] = now.Add(4 * expiryTick) // try again if it did not come through
+			l.deadlines[s.id] = deadline{now.Add(4 * expiryTick), s.mark} // try again if it did not come through
 			list = append(list, request{kind: reqExpire, session: s.id, mark: s.mark, term: l.term})
 		}
 		return len(list) < expiryBatch
@@ -146,12 +159,17 @@ func (m *Member) touch(l *leadership, ids []SessionID, received time.Time) (refu
 	defer l.mu.Unlock()
 	for _, id := range ids {
 		s := m.fsm.st.session(id)
-		if s == nil || s.killed || l.closing[id] {
+		if s == nil {
 			refused = append(refused, id)
 			continue
 		}
-		if d := received.Add(time.Duration(s.timeout) * time.Millisecond); d.After(l.deadlines[id]) {
-			l.deadlines[id] = d
+		have := l.attachedLocked(s, received)
+		if s.killed || l.closing[id] {
+			refused = append(refused, id)
+			continue
+		}
+		if at := received.Add(time.Duration(s.timeout) * time.Millisecond); at.After(have.at) {
+			l.deadlines[id] = deadline{at, s.mark}
 		}
 	}
 	return refused

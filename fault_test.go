@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"math/rand/v2"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -571,6 +572,68 @@ func TestOutcomesAtClose(t *testing.T) {
 	})
 }
 
+// Who stops waiting for a transaction that was handed over can be told later how it ended: once, and in no other case
+// (E10).
+func TestTxnLate(t *testing.T) {
+	bubble(t, 3, zktest.Config{}, func(t *testing.T, ctx context.Context, c *zktest.Cluster) {
+		f := (leader(t, ctx, c) + 1) % 3
+		s := session(t, ctx, c.Member(f))
+		create(t, ctx, s, "/q", zk.Persistent)
+		must(t, c.Quiesce(ctx))
+		type end struct {
+			results []zk.Result
+			err     error
+		}
+		ends := make(chan end, 10)
+		late := func(wait time.Duration, ops ...zk.Op) error {
+			ctx, cancel := context.WithTimeout(ctx, wait)
+			defer cancel()
+			_, err := s.TxnLate(ctx, func(r []zk.Result, err error) { ends <- end{r, err} }, ops...)
+			return err
+		}
+		none := func(when string) {
+			t.Helper()
+			synctest.Wait()
+			if len(ends) != 0 {
+				t.Errorf("%s: told of %+v", when, <-ends)
+			}
+		}
+		must(t, late(time.Minute, zk.OpCreate("/q/n-", nil, zk.Sequential)))
+		wants(t, late(time.Minute, zk.OpCheckAbsent("/q")), zk.ErrGuard)
+		wants(t, late(time.Minute, zk.OpCheckAbsent("bad")), zk.ErrBadArguments)
+		none("answered in time")
+		for i, k := range []struct {
+			op   zk.Op
+			path string
+			code zk.Code
+		}{{zk.OpCreate("/q/n-", nil, zk.Sequential), "/q/n-0000000001", 0}, {zk.OpCheckAbsent("/q"), "", zk.ErrGuard}} {
+			c.Isolate(f)
+			if err := late(100*time.Millisecond, k.op); !zk.MaybeApplied(err) {
+				t.Fatalf("%d: %v", i, err)
+			}
+			if err := late(100*time.Millisecond, zk.OpCreate("/q/withdrawn", nil, zk.Persistent)); err == nil || zk.MaybeApplied(err) {
+				t.Fatalf("%d, queued: %v", i, err)
+			}
+			none("nobody knows yet")
+			c.Heal()
+			e := <-ends
+			if k.code == 0 && (e.err != nil || e.results[0].Path != k.path) || k.code != 0 && (!errors.Is(e.err, k.code) || zk.MaybeApplied(e.err)) {
+				t.Errorf("%d ended with %+v", i, e)
+			}
+			none("told once")
+		}
+		c.Isolate(f)
+		if err := late(100*time.Millisecond, zk.OpCreate("/q/n-", nil, zk.Sequential)); !zk.MaybeApplied(err) {
+			t.Fatal(err)
+		}
+		must(t, c.Crash(f))
+		if e := <-ends; !errors.Is(e.err, zk.ErrClosed) || !zk.MaybeApplied(e.err) {
+			t.Errorf("at the member's end: %+v", e)
+		}
+		none("the end")
+	})
+}
+
 // Stamps go on from the newest one in the log by the leader's monotonic clock, whatever its wall clock says: they never
 // go back, and a clock that is set while its member leads changes nothing (D19).
 func TestClocksOff(t *testing.T) {
@@ -689,22 +752,22 @@ func TestTTLFollowsStamps(t *testing.T) {
 	})
 }
 
-// Reaping is spread: at most 40 znodes in 250 ms, each by a request of its own (DM-83).
+// Reaping is spread: at most 40 znodes in 250 ms (DM-83). The leader alone looks for what is due (DM-80): each znode
+// costs one request, whoever else there is.
 func TestReapingIsSpread(t *testing.T) {
-	bubble(t, 1, zktest.Config{}, func(t *testing.T, ctx context.Context, c *zktest.Cluster) {
-		s := session(t, ctx, c.Member(0))
+	bubble(t, 3, zktest.Config{Base: zk.Config{ReapInterval: 20 * time.Second}}, func(t *testing.T, ctx context.Context, c *zktest.Cluster) {
+		l := leader(t, ctx, c)
+		s := session(t, ctx, c.Member(l))
 		const count = 500
 		var ops []zk.Op
 		for i := range count {
 			ops = append(ops, zk.OpCreate(fmt.Sprintf("/t%03d", i), nil, zk.Persistent).WithTTL(time.Millisecond))
 		}
-		_, err := s.Txn(ctx, ops...)
-		must(t, err)
 		var mu sync.Mutex
 		at := map[time.Duration]int{} // by tick
 		zxids := map[zk.Zxid]bool{}
 		began := time.Now()
-		o, err := c.Member(0).NewSession(ctx, zk.SessionConfig{Events: func(ev zk.Event) {
+		o, err := c.Member(l).NewSession(ctx, zk.SessionConfig{Events: func(ev zk.Event) {
 			if ev.Type == zk.EventDeleted {
 				mu.Lock()
 				defer mu.Unlock()
@@ -714,11 +777,14 @@ func TestReapingIsSpread(t *testing.T) {
 		}})
 		must(t, err)
 		must(t, o.Listener().AddWatch("/", true))
-		time.Sleep(5 * time.Minute)
+		time.Sleep(time.Second)
+		results, err := s.Txn(ctx, ops...)
+		must(t, err)
+		time.Sleep(time.Minute)
 		mu.Lock()
 		defer mu.Unlock()
-		if len(zxids) != count {
-			t.Errorf("%d znodes were reaped, each at its zxid, of %d", len(zxids), count)
+		if took := c.Member(l).Applied() - results[0].Stat.Czxid; len(zxids) != count || took != count {
+			t.Errorf("of %d znodes %d were reaped, with %d requests", count, len(zxids), took)
 		}
 		for tick, n := range at {
 			if n > 40 {
@@ -729,6 +795,116 @@ func TestReapingIsSpread(t *testing.T) {
 			t.Errorf("it took %d ticks", len(at))
 		}
 	})
+}
+
+// A session whose member is heard within its timeout is never expired, however often the leader changes; once its member
+// is gone it and its ephemerals are, within twice the timeout and one election (P9, P10).
+func TestExpiryIsInTime(t *testing.T) {
+	bubble(t, 3, zktest.Config{Base: zk.Config{SessionTimeout: time.Second}}, func(t *testing.T, ctx context.Context, c *zktest.Cluster) {
+		steady := 0
+		s := session(t, ctx, c.Member(steady))
+		create(t, ctx, s, "/steady", zk.Ephemeral)
+		for round := range 12 {
+			l := leader(t, ctx, c)
+			if l == steady {
+				must(t, c.Member(l).TransferLeadership(ctx, zktest.Name(1+round%2)))
+				l = leader(t, ctx, c)
+			}
+			o := session(t, ctx, c.Member(l))
+			path := create(t, ctx, o, "/e-", zk.Ephemeral|zk.Sequential).Path
+			must(t, s.Sync(ctx))
+			_, ok, gone, err := s.ExistsW(ctx, path)
+			must(t, err)
+			if !ok {
+				t.Fatalf("%s is not there", path)
+			}
+			must(t, c.Crash(l)) // the leader, and with it the session's member
+			died := time.Now()
+			if ev := next(t, gone); ev.Type != zk.EventDeleted {
+				t.Fatalf("%+v", ev)
+			}
+			if took := time.Since(died); took < o.Timeout()-o.Timeout()/3 || took > 2*o.Timeout()+3*time.Second {
+				t.Errorf("round %d: gone after %v, the timeout is %v", round, took, o.Timeout())
+			}
+			must(t, c.Restart(ctx, l))
+			must(t, c.Member(l).Ready(ctx))
+		}
+		must(t, s.Err())
+		if _, ok, err := s.Exists(ctx, "/steady", zk.Linearizable); !ok {
+			t.Errorf("/steady: %v", err)
+		}
+	})
+}
+
+// Neither sessions nor watches nor rights nor waiters cost a goroutine (P21).
+func TestGoroutinesAreBounded(t *testing.T) {
+	ctx, m, s := single(t, zk.Config{})
+	create(t, ctx, s, "/r", zk.Persistent)
+	st, _, err := s.Exists(ctx, "/r")
+	must(t, err)
+	before := runtime.NumGoroutine()
+	cancels := []context.CancelFunc{}
+	for range 300 {
+		o := session(t, ctx, m)
+		_, err := o.Watch(ctx, "/r", zk.WatchSubtree)
+		must(t, err)
+		_, _, _, err = o.GetW(ctx, "/r")
+		must(t, err)
+		_, cancel, err := o.ContextWhile(ctx, "/r", zk.Token(st.Czxid))
+		must(t, err)
+		cancels = append(cancels, cancel)
+	}
+	if n := runtime.NumGoroutine() - before; n > 20 {
+		t.Errorf("300 sessions, 600 watches and 300 rights cost %d goroutines", n)
+	}
+	for _, cancel := range cancels {
+		cancel()
+	}
+}
+
+// The log is bounded by what is written between two snapshots, whatever is written in all (P21).
+func TestLogIsBounded(t *testing.T) {
+	const each = 10_000
+	bubble(t, 3, zktest.Config{Base: zk.Config{SnapshotBytes: 50 * each}}, func(t *testing.T, ctx context.Context, c *zktest.Cluster) {
+		s := session(t, ctx, c.Member(0))
+		create(t, ctx, s, "/v", zk.Persistent)
+		for range 1500 {
+			_, err := s.Set(ctx, "/v", make([]byte, each), zk.AnyVersion)
+			must(t, err)
+			time.Sleep(100 * time.Millisecond)
+			for i := range 3 { // the entries since the snapshot, what a second may add, and 128 that stay
+				if n := c.Member(i).Stats().LogBytes; n > (50+20+128)*(each+1000) {
+					t.Fatalf("member %d has a log of %d bytes", i, n)
+				}
+			}
+		}
+	})
+}
+
+// A session has a bound on its ephemerals, and is told where it is (P21).
+func TestEphemeralsAreBounded(t *testing.T) {
+	ctx, m, s := single(t, zk.Config{})
+	few, err := m.NewSession(ctx, zk.SessionConfig{MaxEphemerals: 2})
+	must(t, err)
+	create(t, ctx, few, "/1", zk.Ephemeral)
+	create(t, ctx, few, "/2", zk.Ephemeral)
+	_, err = few.Create(ctx, "/3", nil, zk.Ephemeral)
+	if !errors.Is(err, zk.ErrThrottled) || zk.MaybeApplied(err) {
+		t.Errorf("the third: %v", err)
+	}
+	create(t, ctx, few, "/3", zk.Persistent)
+	must(t, few.Delete(ctx, "/1", zk.AnyVersion))
+	create(t, ctx, few, "/1", zk.Ephemeral)
+	for range 10 {
+		var ops []zk.Op
+		for range 1000 {
+			ops = append(ops, zk.OpCreate("/e-", nil, zk.Ephemeral|zk.Sequential))
+		}
+		_, err := s.Txn(ctx, ops...)
+		must(t, err)
+	}
+	_, err = s.Create(ctx, "/e-", nil, zk.Ephemeral|zk.Sequential) // the default is 10,000
+	wants(t, err, zk.ErrThrottled)
 }
 
 // The tokens of one right strictly increase: from holder to holder, over leaders, snapshots and restarts of everything

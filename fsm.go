@@ -22,6 +22,7 @@ type fsm struct {
 	watches     *watchTable // locks itself; only ever after mu
 	writes      *proposer   // locks itself; never under mu
 	events      fsmEvents
+	stop        <-chan struct{} // closed when the member stops
 
 	mu      sync.RWMutex // guards the fields below
 	st      *state
@@ -47,8 +48,8 @@ type fsmEvents struct {
 // slowApply is how long one chunk may take before it is reported.
 const slowApply = 100 * time.Millisecond
 
-func newFSM(id string, incarnation uint64, watches *watchTable, writes *proposer) *fsm {
-	return &fsm{id: id, incarnation: incarnation, watches: watches, writes: writes, st: newState(), live: map[SessionID]*live{}}
+func newFSM(id string, incarnation uint64, watches *watchTable, writes *proposer, stop <-chan struct{}) *fsm {
+	return &fsm{id: id, incarnation: incarnation, watches: watches, writes: writes, stop: stop, st: newState(), live: map[SessionID]*live{}}
 }
 
 // Apply is never called: raft uses ApplyBatch.
@@ -68,10 +69,10 @@ func (f *fsm) ApplyBatch(logs []*raft.Log) []any {
 	}
 	if f.failed == nil {
 		last := logs[len(logs)-1]
-		f.mu.Lock()
-		f.index, f.term = last.Index, last.Term
-		f.moveLocked()
-		f.mu.Unlock()
+		f.locked(func() {
+			f.index, f.term = last.Index, last.Term
+			f.moveLocked()
+		})
 		f.events.applied(last.Index, last.Term)
 	}
 	return make([]any, len(logs))
@@ -110,15 +111,22 @@ func (f *fsm) applyLog(l *raft.Log) (err error) {
 	return nil
 }
 
+// locked runs fn as the one writer. A panic in it does not leave the lock behind.
+func (f *fsm) locked(fn func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	fn()
+}
+
 func (f *fsm) configure(c raft.Configuration) {
 	servers := make([]server, 0, len(c.Servers))
 	for _, s := range c.Servers {
 		servers = append(servers, server{string(s.ID), s.Suffrage == raft.Voter})
 	}
-	f.mu.Lock()
-	f.st.configure(servers)
-	f.carryOutLocked(f.st.zxid)
-	f.mu.Unlock()
+	f.locked(func() {
+		f.st.configure(servers)
+		f.carryOutLocked(f.st.zxid)
+	})
 	f.events.configured(servers)
 }
 
@@ -127,11 +135,11 @@ func (f *fsm) applyEpoch(data []byte, st stamp) error {
 	if err != nil {
 		return err
 	}
-	f.mu.Lock()
-	f.st.openEpoch(e, st)
-	f.stamped = time.Now()
-	f.carryOutLocked(f.st.zxid)
-	f.mu.Unlock()
+	f.locked(func() {
+		f.st.openEpoch(e, st)
+		f.stamped = time.Now()
+		f.carryOutLocked(f.st.zxid)
+	})
 	f.events.epoch(st.term)
 	return nil
 }
@@ -143,50 +151,51 @@ func (f *fsm) applyFrame(data []byte, st stamp) error {
 	}
 	own := fr.origin == f.id && fr.incarnation == f.incarnation
 	outcomes := make([]outcome, 0, len(fr.requests))
-	f.mu.Lock()
-	f.st.advance(st)
-	f.stamped = time.Now()
-	if c := st.check; c.zxid != 0 {
-		for _, have := range f.checks {
-			if have.zxid == c.zxid && have.sum != c.sum {
-				f.mu.Unlock()
-				return fmt.Errorf("%w: the leader's digest at %v is %x, this member's %x", ErrInconsistent, c.zxid, c.sum, have.sum)
+	for first, last := true, false; !last; first = false {
+		began, from := time.Now(), len(outcomes)
+		f.locked(func() {
+			if first {
+				f.st.advance(st)
+				f.stamped = began
+				if err = f.compareLocked(st.check); err != nil {
+					return
+				}
+				if !f.st.begin(&fr) {
+					last = true // a repeat, or one that must not be applied
+					own = false
+					return
+				}
 			}
+			for weight := 0; len(outcomes) < len(fr.requests) && weight < chunk; {
+				out := f.st.apply(fr.requests[len(outcomes)], fr.origin, st)
+				weight += max(1, len(out.steps))
+				outcomes = append(outcomes, out)
+				f.carryOutLocked(out.zxid)
+			}
+			if last = len(outcomes) == len(fr.requests); last {
+				f.st.keep(&fr, outcomes)
+				f.checkpointLocked()
+			}
+			f.moveLocked()
+		})
+		if err != nil {
+			return err
 		}
-	}
-	if !f.st.begin(&fr) {
-		f.mu.Unlock()
-		return nil
-	}
-	for i := 0; i < len(fr.requests); {
-		began := time.Now()
-		from := i
-		for weight := 0; i < len(fr.requests) && weight < chunk; i++ {
-			out := f.st.apply(fr.requests[i], fr.origin, st)
-			weight += max(1, len(out.steps))
-			outcomes = append(outcomes, out)
-			f.carryOutLocked(out.zxid)
-		}
-		if i == len(fr.requests) {
-			f.st.keep(&fr, outcomes)
-			f.checkpointLocked()
-		}
-		f.moveLocked()
-		f.mu.Unlock()
-		if took := time.Since(began); took > slowApply {
-			f.events.slow(took, outcomes[i-1].zxid)
+		if took := time.Since(began); took > slowApply && len(outcomes) > from {
+			f.events.slow(took, outcomes[len(outcomes)-1].zxid)
 		}
 		if own {
-			f.writes.applied(fr.number, from, outcomes[from:i], i == len(fr.requests))
-		}
-		if i < len(fr.requests) {
-			f.mu.Lock()
+			f.writes.applied(fr.number, from, outcomes[from:], last)
 		}
 	}
-	if len(fr.requests) == 0 {
-		f.mu.Unlock()
-		if own {
-			f.writes.applied(fr.number, 0, nil, true)
+	return nil
+}
+
+// compareLocked compares the leader's digest with this member's as of the same zxid.
+func (f *fsm) compareLocked(c checkpoint) error {
+	for _, have := range f.checks {
+		if c.zxid != 0 && have.zxid == c.zxid && have.sum != c.sum {
+			return fmt.Errorf("%w: the leader's digest at %v is %x, this member's %x", ErrInconsistent, c.zxid, c.sum, have.sum)
 		}
 	}
 	return nil
@@ -300,11 +309,26 @@ type fsmSnapshot struct {
 
 // Persist writes the picture; an error leaves no snapshot behind.
 func (s *fsmSnapshot) Persist(sink raft.SnapshotSink) error {
-	_, err := s.frozen.write(sink, s.fsm.reading)
+	_, err := s.frozen.write(stoppable{sink, s.fsm.stop}, s.fsm.reading)
 	if err != nil {
 		return errors.Join(err, sink.Cancel())
 	}
 	return sink.Close()
+}
+
+// stoppable makes writing a snapshot end when the member does.
+type stoppable struct {
+	w    io.Writer
+	stop <-chan struct{}
+}
+
+func (s stoppable) Write(p []byte) (int, error) {
+	select {
+	case <-s.stop:
+		return 0, ErrClosed
+	default:
+		return s.w.Write(p)
+	}
 }
 
 // Release lets go of what was kept for the picture.
@@ -342,23 +366,23 @@ func (f *fsm) Restore(rc io.ReadCloser) (err error) {
 	if err != nil {
 		return err
 	}
-	f.mu.Lock()
-	old := f.st
-	f.st, f.stamped = st, time.Now()
-	f.checks = [4]checkpoint{}
-	f.watches.difference(old, st)
-	for id, l := range f.live {
-		if now := st.session(id); now == nil || now.mark != l.mark {
-			f.endLocked(l, now)
-		}
-	}
 	var answered []keptFrame
 	var last uint64
-	if o := st.origin(f.id); o != nil && o.incarnation == f.incarnation {
-		answered, last = o.kept, o.last
-	}
-	f.moveLocked()
-	f.mu.Unlock()
+	f.locked(func() {
+		old := f.st
+		f.st, f.stamped = st, time.Now()
+		f.checks = [4]checkpoint{}
+		f.watches.difference(old, st)
+		for id, l := range f.live {
+			if now := st.session(id); now == nil || now.mark != l.mark {
+				f.endLocked(l, now)
+			}
+		}
+		if o := st.origin(f.id); o != nil && o.incarnation == f.incarnation {
+			answered, last = o.kept, o.last
+		}
+		f.moveLocked()
+	})
 	for _, k := range answered {
 		f.writes.applied(k.number, 0, k.outcomes, true)
 	}

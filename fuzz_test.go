@@ -179,7 +179,7 @@ func FuzzHandle(f *testing.F) {
 	f.Fuzz(func(t *testing.T, kind byte, body []byte) {
 		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Millisecond)
 		defer cancel()
-		b := m.handle(ctx, raftnet.Identity{ID: "x", Incarnation: 1}, kind, body)
+		b := m.handle(ctx, raftnet.Identity{Cluster: m.ClusterID(), ID: "x", Incarnation: 1}, kind, body)
 		if r, err := readAnswer(b); err == nil && len(b) == 0 || err != nil && r.Err() != nil {
 			t.Fatalf("%d %x is answered by %x", kind, body, b)
 		}
@@ -284,7 +284,7 @@ func FuzzEntry(f *testing.F) {
 	f.Add(st, []byte{})
 	f.Fuzz(func(t *testing.T, stamp, data []byte) {
 		m := &Member{}
-		s := newFSM("m1", 1, newWatchTable(), newProposer(m))
+		s := newFSM("m1", 1, newWatchTable(), newProposer(m), nil)
 		s.events = fsmEvents{
 			applied: func(uint64, uint64) {}, epoch: func(uint64) {}, configured: func([]server) {}, fail: func(error) {},
 			expired: func(SessionInfo) {}, slow: func(time.Duration, Zxid) {},
@@ -465,6 +465,7 @@ func TestHostileCounts(t *testing.T) {
 		read func(b []byte) bool // whether it was taken
 	}{
 		"requests of a frame":   {with(frameHead, huge, 100), func(b []byte) bool { _, err := readFrame(b); return err == nil }},
+		"too many requests":     {with(frameHead, codec.AppendUvarint(nil, maxFrameRequests+1), maxFrameRequests+1), func(b []byte) bool { _, err := readFrame(b); return err == nil }},
 		"bytes of a request":    {with(append(bytes.Clone(frameHead), 1), huge, 100), func(b []byte) bool { _, err := readFrame(b); return err == nil }},
 		"members of an epoch":   {with([]byte{commandEpoch, formatVersion, 0}, huge, 100), func(b []byte) bool { _, err := readEpoch(b); return err == nil }},
 		"steps":                 {with([]byte{byte(reqTxn), 0, 0}, huge, 100), func(b []byte) bool { _, ok := readRequest(b); return ok }},
@@ -511,7 +512,6 @@ func TestDecodingIsBounded(t *testing.T) {
 		in   []byte
 		read func(b []byte) bool
 	}{
-		"requests":   {fill(append(codec.AppendString([]byte{commandFrame, formatVersion}, ""), 1, 1, 0), []byte{0}), func(b []byte) bool { _, err := readFrame(b); return err == nil }},
 		"steps":      {fill([]byte{byte(reqTxn), 0, 0}, []byte{byte(opCheckAbsent), 0}), func(b []byte) bool { _, ok := readRequest(b); return ok }},
 		"entries":    {fill([]byte{byte(reqTxn), 0, 0, 1, byte(opSetACL), 0, 0}, []byte{0, 0, 0}), func(b []byte) bool { _, ok := readRequest(b); return ok }},
 		"identities": {fill([]byte{byte(reqAuth), 0, 0}, []byte{0, 0}), func(b []byte) bool { _, ok := readRequest(b); return ok }},

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+	"github.com/seed-541fafe0/zk/internal/codec"
 	"github.com/seed-541fafe0/zk/internal/raftnet"
 	"github.com/seed-541fafe0/zk/transport/memnet"
 )
@@ -73,7 +74,11 @@ func TestMemberStops(t *testing.T) {
 			before := listing(m.fsm.st)
 			l := c.entry(m)
 			m.raft.ApplyLog(l, time.Second)
-			<-m.Done()
+			select {
+			case <-m.Done():
+			case <-time.After(20 * time.Second):
+				t.Fatal("it does not stop")
+			}
 			err := m.Err()
 			if codeOf(err) != c.code || !strings.Contains(err.Error(), c.says) || !strings.Contains(err.Error(), "entry ") {
 				t.Errorf("it stopped because of %.300v", err)
@@ -118,7 +123,7 @@ func TestUndecodableRequest(t *testing.T) {
 }
 
 // What another member hands on is taken only in its own name, in its own incarnation, and within the bounds of an entry
-// (D9, P3): nothing else reaches the log.
+// (D9, P3): nothing else reaches the log. A stranger is not even listened to.
 func TestHostileFrames(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		net := memnet.New(1)
@@ -126,18 +131,36 @@ func TestHostileFrames(t *testing.T) {
 		if _, err := s.Create(ctx, "/before", nil, Persistent); err != nil {
 			t.Fatal(err)
 		}
-		evil := raftnet.New(raftnet.Config{
-			Transport: net.Host("evil"),
-			Local: func() raftnet.Identity {
-				return raftnet.Identity{ID: "evil", Storage: "x", Incarnation: 7, Addr: "evil"}
-			},
-		})
-		defer evil.Close()
+		peer := func(id, cluster string) *raftnet.Net {
+			n := raftnet.New(raftnet.Config{
+				Transport: net.Host(id),
+				Local: func() raftnet.Identity {
+					return raftnet.Identity{Cluster: cluster, ID: id, Storage: "x", Incarnation: 7, Addr: id}
+				},
+			})
+			t.Cleanup(func() { n.Close() })
+			return n
+		}
+		evil, stranger := peer("evil", m.ClusterID()), peer("stranger", "")
+		// asked returns the code of an answer.
+		asked := func(n *raftnet.Net, kind byte, body []byte) Code {
+			t.Helper()
+			brief, cancel := context.WithTimeout(ctx, 10*time.Second)
+			defer cancel()
+			b, err := n.Call(brief, "m", kind, body)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := readAnswer(b); err != nil {
+				return codeOf(err)
+			}
+			return 0
+		}
 		steal := appendRequest(nil, &request{kind: reqTxn, session: s.id, mark: s.mark, ops: []Op{OpDelete("/before", AnyVersion)}})
 		frameOf := func(origin string, incarnation uint64, requests ...[]byte) []byte {
 			return appendFrame(nil, &frame{origin: origin, incarnation: incarnation, number: 1, requests: requests})
 		}
-		index := m.raft.LastIndex()
+		index, term := m.raft.LastIndex(), m.raft.CurrentTerm()
 		for name, c := range map[string]struct {
 			frame []byte
 			want  Code
@@ -153,33 +176,39 @@ func TestHostileFrames(t *testing.T) {
 			"an epoch":                {appendEpoch(nil, sampleEpoch()), ErrMarshalling},
 			"nothing":                 {nil, ErrMarshalling},
 		} {
-			b, err := evil.Call(ctx, "m", kindForward, c.frame)
-			if err != nil {
-				t.Fatalf("%s: %v", name, err)
-			}
-			if _, err := readAnswer(b); codeOf(err) != c.want {
-				t.Errorf("%s: %v, want %v", name, err, c.want)
+			if got := asked(evil, kindForward, c.frame); got != c.want {
+				t.Errorf("a frame %s: %v, want %v", name, got, c.want)
 			}
 		}
-		if now := m.raft.LastIndex(); now != index {
-			t.Errorf("%d entries reached the log", now-index)
+		for kind, body := range map[byte][]byte{kindHeartbeat: {0xff}, kindTerm: {1}, kindWitness: {0x80}, kindAdmin: {adminJoin, 0xff}, 99: nil} {
+			if got := asked(evil, kind, body); got == 0 {
+				t.Errorf("kind %d is answered", kind)
+			}
 		}
-		// In its own name it is not refused here, but in the state: it is no member.
+		// Who does not name the ensemble and is no member of it may introduce itself, and ask to become one.
+		for kind, body := range map[byte][]byte{
+			kindForward: frameOf("stranger", 7, steal), kindHeartbeat: appendSessionIDs(nil, []SessionID{s.id}), kindConfirm: nil, kindTerm: make([]byte, 8), kindStatus: nil,
+			kindWitness: nil, kindAdmin: codec.AppendString([]byte{adminRemove}, "m"),
+		} {
+			if got := asked(stranger, kind, body); got != ErrNotMember {
+				t.Errorf("kind %d of a stranger: %v", kind, got)
+			}
+		}
+		if got := asked(stranger, kindHello, nil); got != 0 {
+			t.Errorf("a stranger's hello: %v", got)
+		}
+		if err := stranger.Raft().RequestVote("m", "m", &raft.RequestVoteRequest{RPCHeader: raft.RPCHeader{ProtocolVersion: 3, ID: []byte("stranger"), Addr: []byte("stranger")}, Term: term + 1000}, &raft.RequestVoteResponse{}); err == nil {
+			t.Error("a stranger may ask for votes")
+		}
+		if now := m.raft.LastIndex(); now != index || m.raft.CurrentTerm() != term {
+			t.Errorf("%d entries reached the log, term %d was %d", now-index, m.raft.CurrentTerm(), term)
+		}
+		// A frame in its own name reaches the log, and not the state: its origin is no member.
 		brief, cancel := context.WithTimeout(ctx, time.Second)
 		evil.Call(brief, "m", kindForward, frameOf("evil", 7, steal))
 		cancel()
-		if m.fsm.st.origin("evil") != nil || m.fsm.st.nodes["/before"] == nil {
-			t.Error("a stranger's frame was applied")
-		}
-		// So are kinds of calls that nobody knows, and bodies that nobody can read.
-		for kind, body := range map[byte][]byte{kindHeartbeat: {0xff}, kindTerm: {1}, kindWitness: {0x80}, kindAdmin: {adminJoin, 0xff}, 99: nil} {
-			b, err := evil.Call(ctx, "m", kind, body)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if r, err := readAnswer(b); err == nil {
-				t.Errorf("kind %d is answered by %d bytes", kind, r.Len())
-			}
+		if m.raft.LastIndex() != index+1 || m.fsm.st.origin("evil") != nil || m.fsm.st.nodes["/before"] == nil {
+			t.Error("a frame of who is no member was applied")
 		}
 		b, err := evil.Call(ctx, "m", kindHeartbeat, appendSessionIDs(nil, []SessionID{1, s.id}))
 		if err != nil {

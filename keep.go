@@ -18,8 +18,11 @@ func (m *Member) keep() {
 	vouched := map[SessionID]time.Time{} // external sessions: the touch that the last heartbeat carried
 	failures := 0
 	for {
-		interval, ids, lives := m.due(vouched)
+		for _, l := range m.fsm.sessions() { // all of them, before the tick makes a jump of the clock forgotten
+			l.current()
+		}
 		m.clock.tick()
+		interval, ids, lives := m.due(vouched)
 		wait := interval
 		if len(ids) > 0 {
 			sent := time.Now()
@@ -48,9 +51,6 @@ func (m *Member) keep() {
 		case <-m.stop:
 			t.Stop()
 			return
-		}
-		for _, l := range lives {
-			l.current()
 		}
 	}
 }
@@ -97,11 +97,12 @@ func (m *Member) heartbeat(ids []SessionID, interval time.Duration) (refused []S
 // that a leader that was deposed without knowing extends no lease (D28).
 func (m *Member) acknowledge(ctx context.Context, l *leadership, ids []SessionID) ([]SessionID, error) {
 	if err := m.fsm.wait(ctx, l.over.Done(), func() bool { return m.fsm.st.term >= l.term }); err != nil {
-		return nil, err
+		return nil, l.why(err)
 	}
 	refused := m.touch(l, ids, time.Now())
-	if _, err := m.confirm(ctx); err != nil {
-		return nil, err
+	_, term, err := m.confirm(ctx)
+	if err == nil && term != l.term {
+		err = errNotLeader
 	}
-	return refused, nil
+	return refused, err
 }

@@ -18,15 +18,23 @@ type leadership struct {
 	ended chan struct{} // closed when its goroutine is gone
 
 	mu        sync.Mutex // guards the fields below
-	deadlines map[SessionID]time.Time
+	deadlines map[SessionID]deadline
 	closing   map[SessionID]bool // an expiry was proposed: never acknowledged again
 	changing  bool               // a membership change is under way
+}
+
+// deadline is when a session expires unless its owner is heard of before. It belongs to one attachment: whoever has
+// attached the session since has a lease that began later.
+type deadline struct {
+	at   time.Time
+	mark Zxid
 }
 
 // leading reports whether this member leads, as far as it knows.
 func (m *Member) leading() bool { return m.lead.Load() != nil }
 
-// follow watches leadership come and go. One goroutine; it owns m.lead.
+// follow watches leadership come and go. One goroutine; it owns m.lead, and lets one leadership end before the next
+// begins.
 func (m *Member) follow() {
 	seen := make(chan raft.Observation, 1)
 	observer := raft.NewObserver(seen, false, func(o *raft.Observation) bool {
@@ -36,7 +44,8 @@ func (m *Member) follow() {
 	})
 	m.raft.RegisterObserver(observer)
 	defer m.raft.DeregisterObserver(observer)
-	defer m.resign()
+	var l *leadership // the last one
+	defer func() { m.resign(l) }()
 	m.noteRole()
 	tick := time.NewTicker(lostTick)
 	defer tick.Stop()
@@ -47,9 +56,9 @@ func (m *Member) follow() {
 				m.inquire(n)
 			}
 		case <-m.raft.LeaderCh():
-			m.resign()
+			m.resign(l)
 			if m.raft.State() == raft.Leader {
-				m.accede(m.raft.CurrentTerm())
+				l = m.accede(m.raft.CurrentTerm(), l)
 			}
 		case <-seen:
 		case <-m.stop:
@@ -77,17 +86,26 @@ func (m *Member) inquire(n int) {
 	})
 }
 
-func (m *Member) accede(term uint64) {
-	l := &leadership{term: term, ended: make(chan struct{}), deadlines: map[SessionID]time.Time{}, closing: map[SessionID]bool{}}
+func (m *Member) accede(term uint64, last *leadership) *leadership {
+	l := &leadership{term: term, ended: make(chan struct{}), deadlines: map[SessionID]deadline{}, closing: map[SessionID]bool{}}
+	if last != nil && last.term == term {
+		l.closing = last.closing // what was proposed in this term may still be applied
+	}
 	l.over, l.end = context.WithCancel(m.life)
 	m.clock.rebase(m.fsm.now())
 	m.work.Go(func() { m.reign(l) })
+	return l
 }
 
-func (m *Member) resign() {
-	if l := m.lead.Swap(nil); l != nil {
-		l.end()
+// resign ends a leadership and returns when its goroutine is gone.
+func (m *Member) resign(l *leadership) {
+	if l == nil {
+		return
 	}
+	l.end()
+	m.lead.CompareAndSwap(l, nil)
+	<-l.ended
+	m.lead.CompareAndSwap(l, nil) // it may have been about to begin
 }
 
 // reign opens the epoch and then does what only a leader does: it expires sessions and reaps znodes.
@@ -116,8 +134,8 @@ func (m *Member) reign(l *leadership) {
 			return
 		}
 	}
+	m.clock.rebase(max(m.fsm.now(), m.clock.now())) // the log has been read to its end by now
 	m.log.Info("leading", "term", l.term)
-	m.announce()
 	m.expire(l)
 }
 
@@ -193,6 +211,7 @@ func (m *Member) afterApply(index, term uint64) {
 
 // afterEpoch runs when a leadership's first entry is applied here.
 func (m *Member) afterEpoch(term uint64) {
+	m.announce()
 	m.writes.epoch(term)
 	signal(m.writes.leader)
 	signal(m.keeper.wake)

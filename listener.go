@@ -71,7 +71,10 @@ func (m *Member) WaitZxid(ctx context.Context, z Zxid) error {
 		return badContext("wait")
 	}
 	if err := m.fsm.waitZxid(ctx, m.stop, z); err != nil {
-		return &Error{Op: "wait", Code: codeOf(err), Err: err}
+		if errors.Is(err, ErrClosed) {
+			return &Error{Op: "wait", Code: ErrClosed}
+		}
+		return ctxError("wait", "", ctx)
 	}
 	return nil
 }
@@ -116,7 +119,8 @@ type Call struct {
 }
 
 // Go starts a transaction and returns at once. Calls are applied in the order of Go, and completed in that order on
-// done, which must have room: a full channel drops the notice. A full queue completes the call with ErrThrottled.
+// done, which must have room: a full channel drops the notice. A call that is refused at once, such as with ErrThrottled
+// by a full queue, is complete when Go returns, before those that are under way.
 // It never touches the request's bytes after it returns.
 func (l *Listener) Go(ctx context.Context, done chan *Call, ops ...Op) *Call {
 	if done == nil {
@@ -127,9 +131,10 @@ func (l *Listener) Go(ctx context.Context, done chan *Call, ops ...Op) *Call {
 	if len(ops) == 1 {
 		op = ops[0].name()
 	}
-	complete := func(out outcome, err error) {
+	w := &call{done: make(chan struct{})}
+	w.after = func(out outcome, err error) {
 		if err != nil {
-			c.Error = &Error{Op: op, Code: codeOf(err), MaybeApplied: errors.Is(err, ErrClosed), Err: unlessCode(err)}
+			c.Error = &Error{Op: op, Code: codeOf(err), MaybeApplied: w.framed, Err: unlessCode(err)}
 		} else {
 			c.Zxid = out.zxid
 			for _, s := range out.steps {
@@ -142,9 +147,11 @@ func (l *Listener) Go(ctx context.Context, done chan *Call, ops ...Op) *Call {
 		default:
 		}
 	}
-	raw, err := l.s.encode(ctx, op, "", ops)
-	if err == nil {
-		err = l.s.m.writes.enqueue(ctx, &call{raw: raw, done: make(chan struct{}), after: complete}, false)
+	var err error
+	if w.raw, err = l.s.encode(ctx, op, "", ops); err == nil {
+		if err = l.s.m.writes.enqueue(ctx, w, false); err != nil {
+			err = &Error{Op: op, Code: codeOf(err), Err: unlessCode(err)}
+		}
 	}
 	if err != nil {
 		c.Error = err

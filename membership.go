@@ -154,7 +154,7 @@ func (m *Member) change(ctx context.Context, r *codec.Reader) error {
 		l.mu.Unlock()
 	}()
 	if err := m.fsm.wait(ctx, l.over.Done(), func() bool { return m.fsm.st.term >= l.term }); err != nil {
-		return err
+		return l.why(err)
 	}
 	switch r.Byte() {
 	case adminJoin:
@@ -185,6 +185,9 @@ func (m *Member) configured(ctx context.Context, l *leadership, ok func(*state) 
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	if err := m.fsm.wait(ctx, l.over.Done(), func() bool { return ok(m.fsm.st) }); err != nil {
+		if err = l.why(err); errors.Is(err, errNotLeader) {
+			return err // the next leader looks again
+		}
 		return fmt.Errorf("%w: %w", ErrNoQuorumForConfig, err)
 	}
 	return nil
@@ -268,8 +271,36 @@ func (m *Member) remove(ctx context.Context, l *leadership, id string) error {
 		}
 		return errNotLeader // the next leader does it
 	}
+	if m.isVoter(id) {
+		if err := m.spare(ctx, id); err != nil {
+			return err
+		}
+	}
 	m.raft.RemoveServer(raft.ServerID(id), 0, time.Second)
 	return m.configured(ctx, l, func(s *state) bool { return !s.isServer(id) })
+}
+
+// spare makes sure that the ensemble has a quorum without one of its voters.
+func (m *Member) spare(ctx context.Context, id string) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	members, err := m.Members(ctx)
+	if err != nil {
+		return err
+	}
+	up, voters := 0, 0
+	for _, i := range members {
+		if i.Voter && i.ID != id {
+			voters++
+			if !i.LastSeen.IsZero() {
+				up++
+			}
+		}
+	}
+	if up <= voters/2 {
+		return fmt.Errorf("%w: of the %d voters that would be left %d answer", ErrNoQuorumForConfig, voters, up)
+	}
+	return nil
 }
 
 // transfer hands leadership over and waits until it is gone.

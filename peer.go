@@ -113,6 +113,9 @@ func (m *Member) handle(ctx context.Context, from raftnet.Identity, kind byte, r
 		return answer(ErrUnavailable, nil)
 	}
 	r := codec.NewReader(req)
+	if kind != kindHello && !m.belongs(from) && !joins(kind, r, from) {
+		return answer(fmt.Errorf("%w: %q", ErrNotMember, from.ID), nil)
+	}
 	switch kind {
 	case kindHello:
 		return answer(nil, codec.AppendBool(nil, m.founded()))
@@ -133,7 +136,7 @@ func (m *Member) handle(ctx context.Context, from raftnet.Identity, kind byte, r
 		if !m.leading() {
 			return answer(errNotLeader, nil)
 		}
-		zxid, err := m.confirm(ctx)
+		zxid, _, err := m.confirm(ctx)
 		return answer(err, codec.AppendVarint(nil, int64(zxid)))
 	case kindTerm:
 		n := r.Uint64()
@@ -151,14 +154,22 @@ func (m *Member) handle(ctx context.Context, from raftnet.Identity, kind byte, r
 	return answer(ErrUnimplemented, nil)
 }
 
+// joins reports whether a stranger asks to become a member itself.
+func joins(kind byte, r codec.Reader, from raftnet.Identity) bool {
+	return kind == kindAdmin && r.Byte() == adminJoin && readMember(&r).id == from.ID
+}
+
 // forwarded takes a frame from another member. The frame's form is checked, its requests are not looked at.
 func (m *Member) forwarded(ctx context.Context, from raftnet.Identity, data []byte) error {
 	l := m.lead.Load()
 	if l == nil {
 		return errNotLeader
 	}
+	if len(data) > maxEntryBytes {
+		return ErrMarshalling
+	}
 	fr, err := readFrame(data)
-	if err != nil || len(data) > maxEntryBytes || len(fr.requests) > maxFrameRequests {
+	if err != nil {
 		return ErrMarshalling
 	}
 	if fr.origin != from.ID || fr.incarnation != from.Incarnation {
@@ -238,7 +249,7 @@ func (m *Member) Members(ctx context.Context) ([]MemberInfo, error) {
 		info := &list[i]
 		addr, _ := m.resolve(ctx, string(s.ID))
 		info.Peer = Peer{ID: string(s.ID), Addr: addr, Voter: isVoterSuffrage(s)}
-		m.work.Go(func() {
+		ask := func() {
 			defer func() { answered <- struct{}{} }()
 			b := []byte(nil)
 			if info.ID == m.cfg.ID {
@@ -251,7 +262,10 @@ func (m *Member) Members(ctx context.Context) ([]MemberInfo, error) {
 			if r.Done() == nil {
 				info.Role, info.Applied, info.LastSeen = role, applied, time.Now()
 			}
-		})
+		}
+		if !m.spawn(ask) {
+			return nil, m.running("members")
+		}
 	}
 	for range servers {
 		<-answered

@@ -70,16 +70,22 @@ func signal(c chan struct{}) {
 	}
 }
 
+// maxRawBytes leaves room for a frame's head.
+const maxRawBytes = maxEntryBytes - 4<<10
+
 // enqueue puts a call at the end of the queue. A full queue makes it wait if ctx has a deadline or can be
 // cancelled, and is ErrThrottled otherwise.
 func (p *proposer) enqueue(ctx context.Context, c *call, wait bool) error {
+	if len(c.raw) > maxRawBytes {
+		return ErrTooLarge // no leader would take the frame
+	}
 	for {
 		p.mu.Lock()
 		if p.closed != nil {
 			defer p.mu.Unlock()
 			return p.closed
 		}
-		if len(p.queue) < p.maxCount && p.bytes+len(c.raw) <= p.maxBytes {
+		if len(p.queue) == 0 || len(p.queue) < p.maxCount && p.bytes+len(c.raw) <= p.maxBytes {
 			p.queue = append(p.queue, c)
 			p.bytes += len(c.raw)
 			p.mu.Unlock()

@@ -49,10 +49,8 @@ func (s *Session) read(ctx context.Context, op, path string, opts []ReadOption, 
 			}
 		}
 	}
-	f := s.m.fsm
-	f.mu.RLock()
-	code := fn(f.st)
-	f.mu.RUnlock()
+	code := Code(0)
+	s.m.fsm.reading(func() { code = fn(s.m.fsm.st) })
 	s.m.stats.reads.Add(1)
 	if code != 0 {
 		return &Error{Op: op, Path: path, Code: code}
@@ -241,6 +239,9 @@ func (s *Session) Preceding(ctx context.Context, path string, match func(name st
 	var found Znode
 	ok := false
 	full := s.full(path)
+	if match == nil {
+		return Znode{}, false, &Error{Op: "preceding", Path: path, Code: ErrBadArguments, Err: errNilFunction}
+	}
 	if err := s.checkPath("preceding", path, full); err != nil {
 		return Znode{}, false, err
 	}

@@ -312,13 +312,10 @@ func (s *Session) ContextWhile(ctx context.Context, path string, t Token) (held 
 	}
 	held, end := context.WithCancelCause(ctx)
 	r := &receiver{session: s.live, sink: func(ev Event) {
-		switch ev.Type {
-		case EventDeleted:
+		if ev.Type == EventDeleted {
 			end(ErrNoNode)
-		case EventSession:
-			end(ErrSessionExpired)
 		}
-	}}
+	}, trusted: true} // the end of the session ends the lease, with the reason
 	code := Code(0)
 	s.m.fsm.reading(func() {
 		if n := s.m.fsm.st.nodes[full]; n == nil || Token(n.czxid) != t {

@@ -262,6 +262,10 @@ func (s *state) apply(raw []byte, from string, st stamp) outcome {
 			changed.killed = true
 			s.sessions.ReplaceOrInsert(&changed)
 		case reqAttach:
+			if !fit(q.ids) {
+				out.code = ErrTooLarge
+				break
+			}
 			if q.password != sess.password {
 				out.code = ErrAuthFailed
 				break
@@ -278,14 +282,35 @@ func (s *state) apply(raw []byte, from string, st stamp) outcome {
 					changed.ids = append(slices.Clip(changed.ids), id)
 				}
 			}
+			if !fit(changed.ids) {
+				out.code = ErrTooLarge
+				break
+			}
 			s.sessions.ReplaceOrInsert(&changed)
 		}
 	}
 	return out
 }
 
+// What a session may be, at most, so that its record stays small.
+const (
+	maxIdentities    = 256
+	maxIdentityBytes = 64 << 10 // of all of them
+)
+
+func fit(ids []Identity) bool {
+	size := 0
+	for _, id := range ids {
+		size += len(id.Scheme) + len(id.ID)
+	}
+	return len(ids) <= maxIdentities && size <= maxIdentityBytes
+}
+
 // open starts a session. Its id is made from the state: unique, increasing, shaped like ZooKeeper's (SS-1).
 func (s *state) open(q *request, from string) (Code, SessionID) {
+	if !fit(q.ids) {
+		return ErrTooLarge, 0
+	}
 	s.lastID = max(s.lastID+1, SessionID(1<<56|s.now&(1<<40-1)<<16))
 	s.sessions.ReplaceOrInsert(&session{
 		id: s.lastID, timeout: q.timeout, password: q.password, name: q.name, ids: q.ids,

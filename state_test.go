@@ -468,6 +468,33 @@ func TestReap(t *testing.T) {
 	check(t, w.state)
 }
 
+// One atomic deletion takes at most 100,000 znodes: it holds the lock.
+func TestDeleteTreeIsBounded(t *testing.T) {
+	w := newWorld()
+	id := w.open()
+	w.must(t, id, OpCreate("/d", nil, Persistent))
+	for range maxDeleteTree/1000 - 1 {
+		ops := make([]Op, 1000)
+		for i := range ops {
+			ops[i] = OpCreate("/d/", nil, Sequential)
+		}
+		w.must(t, id, ops...)
+	}
+	for range 999 {
+		w.must(t, id, OpCreate("/d/", nil, Sequential))
+	}
+	last := w.must(t, id, OpCreate("/d/", nil, Sequential)).steps[0].path
+	if code := w.code(id, Op{kind: opDeleteTree, path: "/d"}); code != ErrTooLarge || len(w.nodes) != 4+maxDeleteTree+1 {
+		t.Fatalf("%d znodes: %v", len(w.nodes), code)
+	}
+	w.must(t, id, OpDelete(last, AnyVersion))
+	w.must(t, id, Op{kind: opDeleteTree, path: "/d"})
+	if len(w.nodes) != 4 {
+		t.Errorf("%d znodes are left", len(w.nodes))
+	}
+	check(t, w.state)
+}
+
 // A session's bound on ephemerals counts what a transaction takes away as well.
 func TestEphemeralLimit(t *testing.T) {
 	w := newWorld()

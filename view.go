@@ -22,6 +22,9 @@ type View struct {
 // View calls fn with a frozen picture of what the session may read.
 func (s *Session) View(ctx context.Context, fn func(*View) error, opt ...ReadOption) error {
 	v := &View{fsm: s.m.fsm, session: s}
+	if fn == nil {
+		return &Error{Op: "view", Code: ErrBadArguments, Err: errNilFunction}
+	}
 	if err := s.read(ctx, "view", "", opt, func(*state) Code { return 0 }); err != nil {
 		return err
 	}
@@ -33,6 +36,9 @@ func (m *Member) View(ctx context.Context, fn func(*View) error) error {
 	if ctx == nil {
 		return badContext("view")
 	}
+	if fn == nil {
+		return &Error{Op: "view", Code: ErrBadArguments, Err: errNilFunction}
+	}
 	if err := m.running("view"); err != nil {
 		return err
 	}
@@ -40,9 +46,7 @@ func (m *Member) View(ctx context.Context, fn func(*View) error) error {
 }
 
 func (v *View) run(fn func(*View) error) error {
-	v.fsm.mu.Lock()
-	v.view = v.fsm.st.openView(v.fsm.st.zxid, v.fsm.st.now, false)
-	v.fsm.mu.Unlock()
+	v.fsm.locked(func() { v.view = v.fsm.st.openView(v.fsm.st.zxid, v.fsm.st.now, false) })
 	defer v.fsm.closeView(v.view)
 	defer v.done.Store(true)
 	return fn(v)
@@ -90,7 +94,7 @@ func (v *View) readable(c *content) bool {
 // find returns a znode and its content in the view.
 func (v *View) find(path string) (*znode, *content, Code) {
 	full := v.full(path)
-	if badPath(full) != "" {
+	if badPath(path) != "" || badPath(full) != "" {
 		return nil, nil, ErrBadArguments
 	}
 	n, c := v.view.get(full)

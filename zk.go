@@ -43,7 +43,8 @@ type Member struct {
 	life context.Context // ends when the member stops
 	stop <-chan struct{} // life.Done()
 	kill context.CancelFunc
-	work sync.WaitGroup // every goroutine of this package
+	work sync.WaitGroup // every goroutine of this package; see spawn
+	hung chan struct{}  // closed when the store holds up the end
 	done chan struct{}  // closed when everything has ended
 
 	mu      sync.Mutex // guards the fields below
@@ -72,7 +73,7 @@ func Open(ctx context.Context, cfg Config) (*Member, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &Member{cfg: cfg, log: quietLogger(cfg.Logger), done: make(chan struct{}), booted: make(chan struct{}), changed: make(chan struct{})}
+	m := &Member{cfg: cfg, log: quietLogger(cfg.Logger), hung: make(chan struct{}), done: make(chan struct{}), booted: make(chan struct{}), changed: make(chan struct{})}
 	m.life, m.kill = context.WithCancel(context.Background())
 	m.stop = m.life.Done()
 	if err := m.open(ctx); err != nil {
@@ -92,7 +93,7 @@ func (m *Member) open(ctx context.Context) (err error) {
 	m.watches = newWatchTable()
 	m.watches.overflowed = m.cfg.Hooks.WatchOverflow
 	m.writes = newProposer(m)
-	m.fsm = newFSM(m.cfg.ID, m.incarnation, m.watches, m.writes)
+	m.fsm = newFSM(m.cfg.ID, m.incarnation, m.watches, m.writes, m.stop)
 	m.fsm.events = fsmEvents{applied: m.afterApply, epoch: m.afterEpoch, configured: m.afterConfig, fail: m.fail, expired: m.sessionEnded, slow: m.slowApply}
 	m.keeper.wake = make(chan struct{}, 1)
 	m.clock.start(m.cfg.Now)
@@ -104,7 +105,7 @@ func (m *Member) open(ctx context.Context) (err error) {
 		}
 	}
 	nc := raftnet.Config{
-		Local: m.identity, Resolve: m.resolve, Admit: m.admit, Handle: m.handle, StreamLost: m.streamLost, Logger: m.log, Stalled: m.store.Stalled,
+		Local: m.identity, Resolve: m.resolve, Admit: m.admit, AdmitRaft: m.admitRaft, Handle: m.handle, StreamLost: m.streamLost, Logger: m.log, Stalled: m.store.Stalled,
 	}
 	if m.cfg.Transport != nil {
 		nc.Transport = m.cfg.Transport
@@ -167,6 +168,17 @@ func (m *Member) running(op string) error {
 	return nil
 }
 
+// spawn runs fn on a goroutine that Close waits for. It is false, and fn is not run, once the member stops.
+func (m *Member) spawn(fn func()) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closing {
+		return false
+	}
+	m.work.Go(fn)
+	return true
+}
+
 // fail stops the member: it cannot trust its disk or its state any more, or it does not belong to the ensemble.
 // The host process lives on.
 func (m *Member) fail(err error) {
@@ -191,18 +203,17 @@ const closeBound = 5 * time.Second
 // ErrStalled, touches nothing afterwards, and the directory stays locked. Closing twice is fine.
 func (m *Member) Close() error {
 	go m.shutdown()
-	t := time.NewTimer(2 * closeBound)
-	defer t.Stop()
 	select {
 	case <-m.done:
 		return nil
-	case <-t.C:
+	case <-m.hung:
 		return &Error{Op: "close", Code: ErrStalled}
 	}
 }
 
 // Shutdown stops the member gracefully: it closes its sessions, so that their ephemerals vanish at once, hands over
-// leadership, and closes. ctx bounds the farewell, not the close.
+// leadership, and closes. ctx bounds the farewell, not the close; it is cut short when no leader is to be found, as when
+// a whole ensemble stops.
 func (m *Member) Shutdown(ctx context.Context) error {
 	if ctx == nil {
 		return badContext("shutdown")
@@ -210,15 +221,46 @@ func (m *Member) Shutdown(ctx context.Context) error {
 	if m.running("shutdown") != nil {
 		return m.Close()
 	}
-	var farewell sync.WaitGroup
+	farewellCtx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	var farewell, watching sync.WaitGroup
+	watching.Go(func() {
+		m.leaderless(farewellCtx)
+		cancel()
+	})
 	for _, l := range m.fsm.sessions() {
-		farewell.Go(func() { l.close(ctx) })
+		farewell.Go(func() {
+			ctx, cancel := context.WithTimeout(farewellCtx, l.timeout) // after that the ensemble closes it by itself
+			defer cancel()
+			l.close(ctx)
+		})
 	}
 	farewell.Wait()
 	if m.leading() {
-		m.TransferLeadership(ctx, "")
+		m.TransferLeadership(farewellCtx, "")
 	}
+	cancel()
+	watching.Wait()
 	return m.Close()
+}
+
+// leaderless returns once no leader was known for the time of an election, or when ctx ends.
+func (m *Member) leaderless(ctx context.Context) {
+	for ctx.Err() == nil {
+		m.mu.Lock()
+		info, changed := m.role, m.changed
+		m.mu.Unlock()
+		var late <-chan time.Time
+		if info.Leader == "" {
+			late = time.After(m.cfg.Election)
+		}
+		select {
+		case <-changed:
+		case <-late:
+			return
+		case <-ctx.Done():
+		}
+	}
 }
 
 // shutdown ends everything, in the order in which one part needs the next.
@@ -252,6 +294,7 @@ func (m *Member) shutdown() {
 	case <-ended:
 	case <-t.C:
 		hung = true
+		close(m.hung)
 	}
 	for _, l := range m.fsm.sessions() {
 		m.watches.endSession(l, StateClosed)
@@ -527,7 +570,9 @@ func (m *Member) Compact(ctx context.Context) error {
 		return err
 	}
 	result := make(chan error, 1)
-	m.work.Go(func() { result <- m.snapshot() })
+	if !m.spawn(func() { result <- m.snapshot() }) {
+		return m.running("compact")
+	}
 	select {
 	case err := <-result:
 		if err != nil {

@@ -100,11 +100,20 @@ func (c *Cluster) Member(i int) *zk.Member {
 // Network returns the network, for faults beyond those here. Hosts are called as members are.
 func (c *Cluster) Network() *memnet.Network { return c.net }
 
-// Up reports whether member i runs.
+// Up reports whether member i runs: it was neither crashed nor has it stopped by itself.
 func (c *Cluster) Up(i int) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return !c.slots[i].down
+	s := c.slots[i]
+	if s.down {
+		return false
+	}
+	select {
+	case <-s.member.Done():
+		return false
+	default:
+		return true
+	}
 }
 
 // Leader returns the member that leads, once there is one that most members agree on.
@@ -154,13 +163,10 @@ func (c *Cluster) Crash(i int) error {
 
 // Restart opens member i again, on what it had synced.
 func (c *Cluster) Restart(ctx context.Context, i int) error {
-	c.mu.Lock()
-	s := c.slots[i]
-	if !s.down {
-		c.mu.Unlock()
+	if c.Up(i) {
 		return nil
 	}
-	c.mu.Unlock()
+	s := c.slot(i)
 	cfg := c.cfg.Base
 	cfg.ID, cfg.Peers, cfg.Join = s.name, s.peers, s.join
 	s.host = &host{Host: c.net.Host(s.name)}

@@ -162,7 +162,7 @@ func (p *pool) dialAll() {
 			case objection(err):
 				p.net.log.failed(slog.LevelWarn, party{id: p.id}, "no agreement with peer", err)
 			case known:
-				p.net.log.failed(slog.LevelWarn, party{id: p.id}, "cannot reach peer", err)
+				p.net.log.unreachable(party{id: p.id}, err)
 			default: // while an ensemble starts, some are not there yet
 				p.net.log.failed(slog.LevelInfo, party{id: p.id}, "peer not reached yet", err)
 			}

@@ -94,6 +94,8 @@ func (m *Message[T]) AckWith(ctx context.Context, steps ...zk.Op) error {
 func (m *Message[T]) refused(err error, own int) error {
 	txn, ok := errors.AsType[*zk.TxnError](err)
 	switch {
+	case zk.MaybeApplied(err): // the member stopped
+		return err
 	case !ok:
 		if lost := m.Err(); lost != nil {
 			return lost

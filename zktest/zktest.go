@@ -146,7 +146,7 @@ func (c *Cluster) Leader(ctx context.Context) (int, error) {
 }
 
 // Crash stops member i as a killed process would: its streams break, what it has not synced is lost, its callers
-// get no answer from the ensemble.
+// get no answer from the ensemble. It ends a pause.
 func (c *Cluster) Crash(i int) error {
 	c.mu.Lock()
 	s := c.slots[i]
@@ -157,16 +157,19 @@ func (c *Cluster) Crash(i int) error {
 	s.down = true
 	c.mu.Unlock()
 	c.net.Crash(s.name)
+	c.net.Release(s.name) // a crash ends a pause
 	s.disk.crash()
 	return s.member.Close()
 }
 
-// Restart opens member i again, on what it had synced.
+// Restart opens member i again, on what it had synced. It is not paused then.
 func (c *Cluster) Restart(ctx context.Context, i int) error {
 	if c.Up(i) {
 		return nil
 	}
 	s := c.slot(i)
+	s.disk.resume()
+	c.net.Release(s.name)
 	cfg := c.cfg.Base
 	cfg.ID, cfg.Peers, cfg.Join = s.name, s.peers, s.join
 	s.host = &host{Host: c.net.Host(s.name)}

@@ -17,12 +17,11 @@ type nemesis struct {
 	h    *history
 	rand *rand.Rand
 
-	paused  map[int]bool
-	crashed map[int]bool
+	paused map[int]bool
 }
 
 func newNemesis(c *zktest.Cluster, h *history, seed uint64) *nemesis {
-	return &nemesis{c: c, h: h, rand: rand.New(rand.NewPCG(seed, 2)), paused: map[int]bool{}, crashed: map[int]bool{}}
+	return &nemesis{c: c, h: h, rand: rand.New(rand.NewPCG(seed, 2)), paused: map[int]bool{}}
 }
 
 func sleep(ctx context.Context, d time.Duration) bool {
@@ -56,8 +55,6 @@ func (n *nemesis) strike(ctx context.Context) error {
 	switch k := n.rand.IntN(12); k {
 	case 0, 1:
 		n.h.note("crash %s", a)
-		n.crashed[i] = true
-		delete(n.paused, i)
 		return n.c.Crash(i)
 	case 2, 3:
 		n.h.note("isolate %s", a)
@@ -97,7 +94,7 @@ func (n *nemesis) strike(ctx context.Context) error {
 		}
 	}
 	if n.rand.IntN(3) == 0 {
-		return n.heal(ctx)
+		return n.heal(context.WithoutCancel(ctx))
 	}
 	return nil
 }
@@ -116,12 +113,14 @@ func (n *nemesis) heal(ctx context.Context) error {
 	}
 	clear(n.paused)
 	n.c.Heal()
-	for i := range n.crashed {
+	for i := range n.c.Len() { // a member that was paused for too long has stopped by itself
+		if n.c.Up(i) {
+			continue
+		}
 		n.h.note("restart %s", zktest.Name(i))
 		if err := n.c.Restart(ctx, i); err != nil {
 			return fmt.Errorf("restart %s: %w", zktest.Name(i), err)
 		}
 	}
-	clear(n.crashed)
 	return nil
 }

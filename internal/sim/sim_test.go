@@ -366,9 +366,12 @@ func (r *run) alive() {
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
 	for i := range r.c.Len() {
-		s, err := r.c.Member(i).Session(ctx)
-		if err == nil {
-			_, err = s.Create(ctx, "/alive-", nil, zk.Sequential)
+		err := error(zk.ErrSessionExpired)
+		for errors.Is(err, zk.ErrSessionExpired) { // the member may not know yet that its session is over
+			var s *zk.Session
+			if s, err = r.c.Member(i).Session(ctx); err == nil {
+				_, err = s.Create(ctx, "/alive-", nil, zk.Sequential)
+			}
 		}
 		if err != nil {
 			r.t.Fatalf("member %d after healing: %v (member: %v)", i, err, r.c.Member(i).Err())
@@ -432,10 +435,13 @@ func (r *run) drain(ctx context.Context, s *zk.Session) {
 	time.Sleep(10 * time.Second) // claims of sessions that are gone go too
 	queue := recipes.NewQueue[string](s, "/queue")
 	for {
-		rctx, cancel := context.WithTimeout(ctx, 2*time.Second)
-		msg, err := queue.Receive(rctx)
-		cancel()
+		n, err := queue.Len(ctx)
+		if err == nil && n == 0 {
+			break
+		}
+		msg, err := queue.Receive(ctx)
 		if err != nil {
+			r.t.Errorf("%d entries are left in the queue: %v", n, err)
 			break
 		}
 		r.ack(ctx, msg)

@@ -306,7 +306,8 @@ func TestBadConfig(t *testing.T) {
 			}
 		}
 	}
-	if _, err := zk.Open(nil, zk.Config{}); !errors.Is(err, zk.ErrBadArguments) { //nolint:staticcheck // the point of the test
+	//lint:ignore SA1012 the point of the test
+	if _, err := zk.Open(nil, zk.Config{}); !errors.Is(err, zk.ErrBadArguments) {
 		t.Errorf("nil context: %v", err)
 	}
 }
@@ -317,7 +318,8 @@ func TestBadCalls(t *testing.T) {
 	ctx := t.Context()
 	s, err := m.Session(ctx)
 	must(t, err)
-	_, err = s.Create(nil, "/a", nil, zk.Persistent) //nolint:staticcheck // the point of the test
+	//lint:ignore SA1012 the point of the test
+	_, err = s.Create(nil, "/a", nil, zk.Persistent)
 	wants(t, err, zk.ErrBadArguments)
 	ended, cancel := context.WithCancel(ctx)
 	cancel()

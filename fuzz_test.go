@@ -365,6 +365,48 @@ func FuzzSnapshot(f *testing.F) {
 	})
 }
 
+// A snapshot whose bytes are whole but whose tree is not the one that was written is refused: its digest says so (P19).
+func TestSnapshotDigest(t *testing.T) {
+	kinds, payloads := blocks(t, written(t, sampleWorld().state))
+	build := func(change func(kind byte, payload []byte) []byte) error {
+		text := append([]byte(snapshotMagic), formatVersion)
+		for i, kind := range kinds {
+			text = block(text, kind, change(kind, bytes.Clone(payloads[i])))
+		}
+		_, err := readSnapshot(bytes.NewReader(text))
+		return err
+	}
+	if err := build(func(_ byte, p []byte) []byte { return p }); err != nil {
+		t.Fatal(err)
+	}
+	for name, change := range map[string]func(kind byte, p []byte) []byte{
+		"other digest": func(kind byte, p []byte) []byte {
+			if kind == 'e' {
+				p[len(p)-1]++
+			}
+			return p
+		},
+		"other data": func(_ byte, p []byte) []byte { return bytes.Replace(p, []byte("more"), []byte("less"), 1) },
+		"other name": func(_ byte, p []byte) []byte { return bytes.Replace(p, []byte("/p/e"), []byte("/p/f"), 1) },
+		"other count": func(kind byte, p []byte) []byte {
+			if kind == 'e' {
+				p[0]++
+			}
+			return p
+		},
+		"a tail": func(kind byte, p []byte) []byte {
+			if kind == 'e' {
+				return append(p, 0)
+			}
+			return p
+		},
+	} {
+		if err := build(change); codeOf(err) != ErrDataInconsistency || err == nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 // FuzzPath compares the check of paths with one that reads the rule word by word (DM-2 to DM-6).
 func FuzzPath(f *testing.F) {
 	for _, p := range []string{"", "/", "//", "/a", "/a/", "/a/./b", "/a/..", "/...", "/\x00", "/\x7f", "/é", "/\ufffd", "/\xff", "/\U0001F600", "/\ue000", "a", strings.Repeat("/a", 513)} {

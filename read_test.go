@@ -192,6 +192,26 @@ func TestEmbeddedPaths(t *testing.T) {
 			}
 		}
 	}
+	// A listener's reads take it for the root, as clients of ZooKeeper expect.
+	l := s.Listener()
+	_, root, _, err := l.Read(ctx, "/", false)
+	must(t, err)
+	_, st, _, err := l.Read(ctx, "", false)
+	if err != nil || st != root {
+		t.Errorf("read: %+v, %v", st, err)
+	}
+	if st, ok, _, err := l.Stat(ctx, "", false); !ok || err != nil || st != root {
+		t.Errorf("stat: %+v, %v", st, err)
+	}
+	if names, st, _, err := l.List(ctx, "", false); err != nil || st != root || !slices.Equal(names, []string{"a", "ab", "zookeeper"}) {
+		t.Errorf("list: %q, %+v, %v", names, st, err)
+	}
+	if n, err := l.Descendants(ctx, ""); err != nil || n != 6 {
+		t.Errorf("descendants: %d, %v", n, err)
+	}
+	if got, _, err := l.MultiRead(ctx, zk.ReadRequest{Path: ""}, zk.ReadRequest{Path: "", Children: true}); err != nil || got[0].Stat != root || len(got[1].Names) != 3 {
+		t.Errorf("multi: %+v, %v", got, err)
+	}
 	// A sequential create is validated with a digit appended: the number can be the whole name, or follow a dot.
 	for i, p := range []string{"/a/", "/a/.", "/a/.."} {
 		z, err := s.Create(ctx, p, nil, zk.Sequential)
@@ -199,7 +219,7 @@ func TestEmbeddedPaths(t *testing.T) {
 			t.Errorf("%q: %q, %v, want %q", p, z.Path, err, want)
 		}
 	}
-	_, err := s.Create(ctx, "/a//", nil, zk.Sequential)
+	_, err = s.Create(ctx, "/a//", nil, zk.Sequential)
 	wants(t, err, zk.ErrBadArguments)
 }
 

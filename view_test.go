@@ -299,12 +299,16 @@ func TestViewExpires(t *testing.T) {
 	var out bytes.Buffer
 	want := listing(m.fsm.st)
 	z, err := m.Backup(ctx, writerFunc(func(p []byte) (int, error) {
-		if out.Len() == 0 {
-			for i := range count {
-				if _, err := s.Set(ctx, path(i), []byte("new"), AnyVersion); err != nil {
-					return 0, err
-				}
-			}
+		if out.Len() > 0 {
+			return out.Write(p)
+		}
+		// A View that is younger goes first, and hands on what the backup still needs.
+		if err := m.View(ctx, func(young *View) error {
+			set(0, count)
+			expired(young)
+			return nil
+		}); err != nil {
+			return 0, err
 		}
 		return out.Write(p)
 	}))

@@ -21,12 +21,12 @@ type addressBook struct {
 	hints   map[string]string           // from Config.Peers
 	known   map[string]raftnet.Identity // from handshakes: the newest incarnation of each
 	members []string                    // other members of the committed configuration
-	lost    map[string]time.Time        // when a member's streams broke
+	lost    map[string]bool             // members whose streams broke
 	self    string
 }
 
 func (a *addressBook) start(cfg *Config) {
-	a.hints, a.known, a.lost, a.self = map[string]string{}, map[string]raftnet.Identity{}, map[string]time.Time{}, cfg.ID
+	a.hints, a.known, a.lost, a.self = map[string]string{}, map[string]raftnet.Identity{}, map[string]bool{}, cfg.ID
 	for _, p := range cfg.Peers {
 		a.hints[p.ID] = p.Addr
 	}
@@ -112,11 +112,15 @@ func (m *Member) admit(remote raftnet.Identity) error {
 const maxKnown = 1024
 
 // belongs reports whether another is of this ensemble, as far as this member knows: it is in the configuration, or it
-// names the ensemble, which a member that lags behind has to take for an answer. A member that has no ensemble yet
-// takes everybody's word.
+// names the ensemble, which a member that lags behind has to take for an answer. A member without a configuration, which
+// has not joined yet, takes everybody's word; one that has not read its log yet does not know its ensemble's name.
 func (m *Member) belongs(remote raftnet.Identity) bool {
+	servers := m.configuration()
+	if len(servers) == 0 || slices.ContainsFunc(servers, func(s raft.Server) bool { return string(s.ID) == remote.ID }) {
+		return true
+	}
 	mine := m.ClusterID()
-	return mine == "" || mine == remote.Cluster || m.isServer(remote.ID)
+	return remote.Cluster != "" && (mine == "" || mine == remote.Cluster)
 }
 
 func (m *Member) isServer(id string) bool {
@@ -125,7 +129,9 @@ func (m *Member) isServer(id string) bool {
 
 // admitRaft decides who may speak to raft: members of the ensemble, and of what concerns elections voters alone.
 func (m *Member) admitRaft(remote raftnet.Identity, rpc any) error {
-	if m.booting() {
+	select {
+	case <-m.booted: // a vote that is refused now is not asked for again for a second
+	case <-m.stop:
 		return ErrUnavailable
 	}
 	election := false

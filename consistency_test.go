@@ -18,7 +18,7 @@ import (
 // before (CG-12, DM-121).
 func TestSequentialNames(t *testing.T) {
 	bubble(t, 3, zktest.Config{}, func(t *testing.T, ctx context.Context, c *zktest.Cluster) {
-		l := leader(t, ctx, c)
+		l := settled(t, ctx, c)
 		create(t, ctx, session(t, ctx, c.Member(l)), "/q", zk.Persistent)
 		c.Network().Latency(0, 5*time.Millisecond)
 		var mu sync.Mutex

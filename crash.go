@@ -24,7 +24,7 @@ const witnessTimeout = 500 * time.Millisecond
 // streamLost is told by the network when the last raft stream from a member broke.
 func (m *Member) streamLost(id string, incarnation uint64) {
 	m.peers.mu.Lock()
-	m.peers.lost[id] = time.Now()
+	m.peers.lost[id] = true
 	m.peers.mu.Unlock()
 	if m.booting() || m.life.Err() != nil {
 		return
@@ -34,13 +34,14 @@ func (m *Member) streamLost(id string, incarnation uint64) {
 	}
 }
 
-// gone reports whether a member's process is gone: its streams broke, raft has heard nothing since, and nobody
-// answers at its address, or a newer incarnation does.
+// gone reports whether a member's process is gone: its streams broke and it has opened none since, and nobody answers
+// at its address, or a newer incarnation does. (Not raft's last contact: what came in before the streams broke may take
+// raft until well after it.)
 func (m *Member) gone(ctx context.Context, id string, incarnation uint64) bool {
 	m.peers.mu.Lock()
-	lost, ok := m.peers.lost[id]
+	lost := m.peers.lost[id]
 	m.peers.mu.Unlock()
-	if !ok || m.raft.LastContact().After(lost) {
+	if !lost || m.net.Hears(id, incarnation) {
 		return false
 	}
 	who, err := m.net.Probe(ctx, id)

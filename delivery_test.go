@@ -295,7 +295,7 @@ func TestEqualEvents(t *testing.T) {
 // change of leader says nothing, and what was missed comes in order (WT-35, WT-37, WT-41, TR-21).
 func TestWatchesSurvive(t *testing.T) {
 	bubble(t, 3, zktest.Config{}, func(t *testing.T, ctx context.Context, c *zktest.Cluster) {
-		l := leader(t, ctx, c)
+		l := settled(t, ctx, c)
 		f, other := (l+1)%3, (l+2)%3
 		s, o := session(t, ctx, c.Member(f)), session(t, ctx, c.Member(other))
 		create(t, ctx, o, "/x", zk.Persistent)

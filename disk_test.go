@@ -171,19 +171,15 @@ func TestGrow(t *testing.T) {
 	must(t, b.Ready(ctx))
 	c := open(t, zk.Config{ID: "c", Dir: filepath.Join(dir, "c"), Addr: "127.0.0.1:0", Join: []string{b.Addr()}})
 	must(t, c.Ready(ctx))
-	for {
-		list, err := m.Members(ctx)
+	for _, o := range []*zk.Member{b, c} { // the change must have been committed, and by whoever is to go on
+		s, err := o.Session(ctx)
 		must(t, err)
-		voters := 0
-		for _, i := range list {
-			if i.Voter {
-				voters++
+		for z, err := range s.WatchValue(ctx, "/zookeeper/config") {
+			must(t, err)
+			if strings.Count(z.Data, ":participant") == 3 {
+				break
 			}
 		}
-		if voters == 3 {
-			break
-		}
-		must(t, m.Ready(ctx))
 	}
 	must(t, m.Close())
 	n, err := c.Session(ctx)

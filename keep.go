@@ -3,7 +3,9 @@
 package zk
 
 import (
+	"cmp"
 	"context"
+	"maps"
 	"slices"
 	"time"
 )
@@ -59,7 +61,7 @@ func (m *Member) keep() {
 func (m *Member) due(vouched map[SessionID]time.Time) (interval time.Duration, ids []SessionID, lives []*live) {
 	interval = m.cfg.SessionTimeout
 	all := m.fsm.sessions()
-	slices.SortFunc(all, func(a, b *live) int { return int(min(max(a.id-b.id, -1), 1)) })
+	slices.SortFunc(all, func(a, b *live) int { return cmp.Compare(a.id, b.id) })
 	for _, l := range all {
 		interval = min(interval, l.timeout)
 		if l.closing.Load() {
@@ -78,19 +80,45 @@ func (m *Member) due(vouched map[SessionID]time.Time) (interval time.Duration, i
 		lives = append(lives, l)
 	}
 	if len(vouched) > len(all) {
-		clear(vouched)
+		maps.DeleteFunc(vouched, func(id SessionID, _ time.Time) bool {
+			_, found := slices.BinarySearchFunc(all, id, func(l *live, id SessionID) int { return cmp.Compare(l.id, id) })
+			return !found
+		})
 	}
 	return interval / 3, ids, lives
 }
 
-// heartbeat asks the leader to acknowledge the sessions. It is given up after the interval: the next one is due.
+// heartbeat asks the leader to acknowledge the sessions. It is given up after the interval, when the next one is due,
+// and as soon as another leader is known: the one that was asked may never answer.
 func (m *Member) heartbeat(ids []SessionID, interval time.Duration) (refused []SessionID, err error) {
 	ctx, cancel := context.WithTimeout(m.life, max(interval, 50*time.Millisecond))
 	defer cancel()
 	if l := m.lead.Load(); l != nil {
 		return m.acknowledge(ctx, l, ids)
 	}
-	return m.heartbeatTo(ctx, ids)
+	m.mu.Lock()
+	asked, changed := m.role.Leader, m.changed
+	m.mu.Unlock()
+	answered := make(chan struct{})
+	m.work.Go(func() {
+		defer close(answered)
+		refused, err = m.heartbeatTo(ctx, ids)
+	})
+	for {
+		select {
+		case <-answered:
+			return refused, err
+		case <-changed:
+		}
+		m.mu.Lock()
+		now, next := m.role.Leader, m.changed
+		m.mu.Unlock()
+		if changed = next; now != asked {
+			cancel()
+			<-answered
+			return nil, errNotLeader
+		}
+	}
 }
 
 // acknowledge answers a heartbeat as the leader: only after a confirm round that began after it was received, so

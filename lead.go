@@ -52,8 +52,14 @@ func (m *Member) follow() {
 	for n := 0; ; n++ {
 		select {
 		case <-tick.C:
-			if _, leader := m.raft.LeaderWithID(); leader == "" {
+			switch _, leader := m.raft.LeaderWithID(); {
+			case leader == "":
 				m.inquire(n)
+			case m.raft.State() == raft.Candidate && m.heard() > m.cfg.Election:
+				// A candidate that was told to stand stays one even when it hears another's victory. If that leader dies
+				// before the next election undoes it, raft believes in it for ever, and refuses all others its vote. To be
+				// told again makes it forget.
+				m.work.Go(func() { m.net.TimeoutNow(m.life) })
 			}
 		case <-m.raft.LeaderCh():
 			m.resign(l)

@@ -194,6 +194,14 @@ func (t WatchType) keys(path string) []watchKey {
 	return nil
 }
 
+// orRoot makes the empty path the root (DM-8).
+func orRoot(path string) string {
+	if path == "" {
+		return "/"
+	}
+	return path
+}
+
 func (l *Listener) sink(op string) error {
 	if l.s.live.sink == nil {
 		return &Error{Op: op, Code: ErrBadArguments, Err: errors.New("the session has no SessionConfig.Events")}
@@ -204,6 +212,7 @@ func (l *Listener) sink(op string) error {
 // Read reads a znode and, if watch is set, registers a one-shot watch whose event goes to SessionConfig.Events.
 // Null data is nil, empty data is not (DM-24). The zxid is that of the state read.
 func (l *Listener) Read(ctx context.Context, path string, watch bool) (data []byte, st Stat, z Zxid, err error) {
+	path = orRoot(path)
 	var null bool
 	var s string
 	var inner stat
@@ -222,6 +231,7 @@ func (l *Listener) Read(ctx context.Context, path string, watch bool) (data []by
 
 // Stat is Read for exists: the watch is registered whether or not the znode is there (DM-45).
 func (l *Listener) Stat(ctx context.Context, path string, watch bool) (st Stat, ok bool, z Zxid, err error) {
+	path = orRoot(path)
 	var inner stat
 	err = l.observe(ctx, "exists", path, watch, func(t *state) (Code, watchKey) {
 		n, code := l.s.node(t, path)
@@ -241,6 +251,7 @@ func (l *Listener) Stat(ctx context.Context, path string, watch bool) (st Stat, 
 
 // List is Read for the names of children (DM-47).
 func (l *Listener) List(ctx context.Context, path string, watch bool) (names []string, st Stat, z Zxid, err error) {
+	path = orRoot(path)
 	var inner stat
 	err = l.observe(ctx, "children", path, watch, func(t *state) (Code, watchKey) {
 		n, code := l.s.node(t, path)
@@ -259,7 +270,7 @@ func (l *Listener) List(ctx context.Context, path string, watch bool) (names []s
 	return names, inner.public(), z, nil
 }
 
-// observe reads under the lock and registers the watch there; the empty path stands for the root (DM-8).
+// observe reads under the lock and registers the watch there.
 func (l *Listener) observe(ctx context.Context, op, path string, watch bool, fn func(*state) (Code, watchKey), z *Zxid) error {
 	if watch {
 		if err := l.sink(op); err != nil {
@@ -332,13 +343,16 @@ func (l *Listener) SetWatches(since Zxid, set WatchSet) error {
 		return err
 	}
 	w, r := l.s.m.watches, l.s.live.sink
-	alive := true
+	alive := false
 	l.s.m.fsm.reading(func() {
 		nodes := l.s.m.fsm.st.nodes
 		w.mu.Lock()
 		defer w.mu.Unlock()
+		if alive = !r.ended && !r.session.over; !alive {
+			return
+		}
 		tell := func(t EventType, path string) { r.sink(Event{Type: t, Path: path, Zxid: -1}) }
-		add := func(path string, child bool, mode watchMode) { alive = w.registerLocked(r, path, child, mode) && alive }
+		add := func(path string, child bool, mode watchMode) { w.registerLocked(r, path, child, mode) }
 		for _, p := range set.Data {
 			switch n := nodes[p]; {
 			case n == nil:
@@ -398,6 +412,7 @@ func (l *Listener) Ephemerals(ctx context.Context, prefix string) (paths []strin
 
 // Descendants counts everything below path (DM-48).
 func (l *Listener) Descendants(ctx context.Context, path string) (count int, err error) {
+	path = orRoot(path)
 	err = l.s.read(ctx, "descendants", path, nil, func(t *state) Code {
 		n, code := l.s.node(t, path)
 		if code == 0 {
@@ -432,7 +447,8 @@ func (l *Listener) MultiRead(ctx context.Context, reads ...ReadRequest) (results
 		z = t.zxid
 		for i, q := range reads {
 			r := &results[i]
-			n, code := l.s.node(t, q.Path)
+			path := orRoot(q.Path)
+			n, code := l.s.node(t, path)
 			if r.Code = code; code != 0 {
 				continue
 			}
@@ -442,7 +458,7 @@ func (l *Listener) MultiRead(ctx context.Context, reads ...ReadRequest) (results
 				r.Data = copied(n.data, n.null)
 				continue
 			}
-			childrenAfter(&n.content, q.Path, "", func(c *znode) bool {
+			childrenAfter(&n.content, path, "", func(c *znode) bool {
 				r.Names = append(r.Names, baseName(c.path))
 				return true
 			})

@@ -49,8 +49,9 @@ type SessionConfig struct {
 	// External hands the session's liveness to a listener: it lives as long as Listener.Touch is called.
 	External bool
 
-	// Events receives the events of watches that a listener sets through Session.Listener. It is called under the
-	// state machine's lock, in order, before any read can show the change: it must not block nor call back.
+	// Events receives the events of watches that a listener sets through Session.Listener, and at last EventSession. It
+	// is called under the state machine's lock, in order, before any read can show the change: it must not block nor
+	// call back.
 	Events func(Event)
 
 	// MaxEphemerals bounds how many ephemerals the session may own; 0 means 10,000.
@@ -149,6 +150,7 @@ func newLive(m *Member, id SessionID, mark Zxid, cfg SessionConfig, sent time.Ti
 	l.lease, l.lapse = context.WithCancelCause(context.Background())
 	if cfg.Events != nil {
 		l.sink = &receiver{session: l, sink: cfg.Events}
+		l.receivers = map[*receiver]struct{}{l.sink: {}} // it hears of the end, even if it never watches anything
 	}
 	return l
 }

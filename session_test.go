@@ -393,7 +393,6 @@ func TestWritesOfEndedSession(t *testing.T) {
 
 // A killed session cannot be kept alive by attaching it again and again (D28).
 func TestKilledSessionCannotBeAttached(t *testing.T) {
-	t.Skip("the state does not refuse it yet: case reqAttach of state.apply must be ErrSessionExpired for a killed session")
 	bubble(t, 1, zktest.Config{}, func(t *testing.T, ctx context.Context, c *zktest.Cluster) {
 		m := c.Member(0)
 		s := session(t, ctx, m)

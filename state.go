@@ -270,6 +270,10 @@ func (s *state) apply(raw []byte, from string, st stamp) outcome {
 				out.code = ErrAuthFailed
 				break
 			}
+			if sess.killed { // it may not be kept alive by attaching it again and again (D28)
+				out.code = ErrSessionExpired
+				break
+			}
 			changed := *sess
 			changed.mark, changed.member, changed.ids, changed.timeout = s.zxid, from, q.ids, q.timeout
 			s.sessions.ReplaceOrInsert(&changed)

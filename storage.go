@@ -4,7 +4,6 @@ package zk
 
 import (
 	"errors"
-	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -22,9 +21,10 @@ import (
 
 // Storage is what a member keeps its state in, where that is not raft-boltdb and files under Config.Dir. All of it
 // belongs to one member at a time. It need not check what it reads: the member puts a checksum on every entry, vote
-// and value, and stops at the first error, so what a call has written when it returns must be there after a crash.
+// and value. But what a call has written when it returns must be there after a crash.
 //
-// A call of Log or Stable, and each call of a snapshot's sink, that takes longer than 5 s ends the member too.
+// The first error ends the member, and so does a call of Log or Stable, or of a snapshot's sink, that takes longer
+// than 5 s.
 type Storage struct {
 	// Log keeps log entries. It may take their bytes as they are and must not change them.
 	Log raft.LogStore
@@ -64,52 +64,27 @@ func openStore(cfg storeConfig) (_ *store, err error) {
 		}
 	}()
 	parts := cfg.Storage
-	if cfg.Dir != "" {
-		dir, err := raftstore.LockDir(cfg.Dir)
+	if cfg.Dir == "" {
+		parts.inMemory(cfg.Logger)
+	} else {
+		lock, err := raftstore.LockDir(cfg.Dir)
 		if err != nil {
 			return nil, err
 		}
-		opened = append(opened, dir.Close)
-	}
-	if parts.Log == nil || parts.Stable == nil {
-		var both interface {
-			raft.LogStore
-			raft.StableStore
-		} = raft.NewInmemStore()
-		if cfg.Dir != "" {
-			log, err := openBolt(filepath.Join(cfg.Dir, "raft.db"), cfg.Logger)
-			if err != nil {
-				return nil, err
-			}
+		opened = append(opened, lock.Close)
+		log, err := parts.inDir(cfg.Dir, cfg.Logger)
+		if err != nil {
+			return nil, err
+		}
+		if log != nil {
 			opened = append(opened, log.Close)
-			both = log
-		}
-		if parts.Log == nil {
-			parts.Log = both
-		}
-		if parts.Stable == nil {
-			parts.Stable = both
-		}
-	}
-	if cfg.Dir != "" { // the log's file may be new, or another under its name
-		if err := raftstore.SyncDir(cfg.Dir); err != nil {
-			return nil, err
-		}
-	}
-	switch {
-	case parts.Snapshots != nil:
-	case cfg.Dir == "":
-		parts.Snapshots = raftstore.NewMemory(cfg.Logger)
-	default:
-		if parts.Snapshots, err = raftstore.OpenFiles(filepath.Join(cfg.Dir, "snapshots"), cfg.Logger); err != nil {
-			return nil, err
 		}
 	}
 	s, err := raftstore.Open(raftstore.Config{Log: parts.Log, Stable: parts.Stable, Fail: cfg.Fail, Release: opened.release, Logger: cfg.Logger})
 	if err != nil {
 		return nil, err
 	}
-	snapshots, err := s.Snapshots(parts.Snapshots)
+	snapshots, err := s.GuardSnapshots(parts.Snapshots)
 	if err != nil {
 		return nil, err
 	}
@@ -118,6 +93,42 @@ func openStore(cfg storeConfig) (_ *store, err error) {
 		return nil, err
 	}
 	return &store{Store: s, Snapshots: snapshots, id: who.ID, storageID: who.Storage, incarnation: who.Incarnation}, nil
+}
+
+// inMemory fills in what is missing.
+func (p *Storage) inMemory(logger *slog.Logger) {
+	both := raft.NewInmemStore()
+	if p.Log == nil {
+		p.Log = both
+	}
+	if p.Stable == nil {
+		p.Stable = both
+	}
+	if p.Snapshots == nil {
+		p.Snapshots = raftstore.NewMemory(logger)
+	}
+}
+
+// inDir fills in what is missing, and returns what is to be closed, if anything.
+func (p *Storage) inDir(dir string, logger *slog.Logger) (log *raftboltdb.BoltStore, err error) {
+	if p.Snapshots == nil {
+		if p.Snapshots, err = raftstore.OpenFiles(filepath.Join(dir, "snapshots"), logger); err != nil {
+			return nil, err
+		}
+	}
+	if p.Log != nil && p.Stable != nil {
+		return nil, nil
+	}
+	if log, err = openBolt(dir, logger); err != nil {
+		return nil, err
+	}
+	if p.Log == nil {
+		p.Log = log
+	}
+	if p.Stable == nil {
+		p.Stable = log
+	}
+	return log, nil
 }
 
 // releases is what to undo, the oldest last: the directory's lock ends when nothing in it is open any more.
@@ -145,22 +156,24 @@ func (s *store) Fresh() (fresh bool, err error) {
 func storeError(dir string, err error) error {
 	code := ErrSystem
 	switch {
-	case is[*raftstore.LockedError](err):
+	case hasType[*raftstore.LockedError](err):
 		code = ErrLocked
-	case is[*raftstore.IdentityError](err), errors.Is(err, syscall.ENOTDIR):
+	case hasType[*raftstore.IdentityError](err), errors.Is(err, syscall.ENOTDIR):
 		code = ErrBadArguments
-	case is[*raftstore.CorruptError](err):
+	case hasType[*raftstore.CorruptError](err), hasType[*raftstore.PanicError](err):
 		code = ErrDataInconsistency
 	}
 	return &Error{Op: "open", Path: dir, Code: code, Err: err}
 }
 
-func is[E error](err error) bool {
+func hasType[E error](err error) bool {
 	_, ok := errors.AsType[E](err)
 	return ok
 }
 
 const (
+	boltName = "raft.db"
+
 	// boltWait is how long opening waits for a lock on the file itself, which only a foreign tool can hold.
 	boltWait = time.Second
 
@@ -169,33 +182,34 @@ const (
 	boltMap = 256 << 20
 
 	// boltSlack is how many bytes of free pages the log's file may keep at open. It grows with the log between two
-	// snapshots and reuses its pages, and never shrinks by itself.
+	// snapshots, and reuses its pages; it never shrinks by itself.
 	boltSlack = 64 << 20
+
+	// boltTxn is how much of the log is copied in one transaction.
+	boltTxn = 16 << 20
 )
 
-// boltOptions leave every fsync on. The list of free pages is not stored but found at open, which reads the whole log
-// anyway: that spares a write for each append.
-func boltOptions() *bbolt.Options {
-	o := &bbolt.Options{Timeout: boltWait, NoFreelistSync: true, FreelistType: bbolt.FreelistMapType}
-	if strconv.IntSize == 64 && runtime.GOOS != "windows" { // Windows makes the file that large
-		o.InitialMmapSize = boltMap
-	}
-	return o
-}
-
-// openBolt opens the log's file. Where three quarters of it are free pages, and more than boltSlack, it is written anew.
-func openBolt(path string, logger *slog.Logger) (*raftboltdb.BoltStore, error) {
-	tmp := path + ".tmp" // of a rewriting that a crash has ended
+// openBolt opens the log's file, which it makes if it is not there. Where three quarters of it are free pages, and
+// more than boltSlack, it is written anew.
+func openBolt(dir string, logger *slog.Logger) (*raftboltdb.BoltStore, error) {
+	path := filepath.Join(dir, boltName)
+	tmp := path + ".tmp" // becomes the file when it is complete
 	if err := os.Remove(tmp); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, err
 	}
-	log, err := newBolt(path)
+	info, err := os.Stat(path)
+	if errors.Is(err, os.ErrNotExist) {
+		if err := writeBolt(tmp, func() error { return makeBolt(tmp) }); err != nil {
+			return nil, err
+		}
+		return replaceBolt(path, tmp)
+	}
 	if err != nil {
 		return nil, err
 	}
-	info, err := os.Stat(path)
+	log, err := useBolt(path)
 	if err != nil {
-		return nil, errors.Join(err, log.Close())
+		return nil, err
 	}
 	if free := int64(log.Stats().FreeAlloc); free <= boltSlack || free <= info.Size()/4*3 {
 		return log, nil
@@ -203,30 +217,77 @@ func openBolt(path string, logger *slog.Logger) (*raftboltdb.BoltStore, error) {
 	if err := log.Close(); err != nil {
 		return nil, err
 	}
-	if err := raftstore.Protect(func() error { return rewriteBolt(path, tmp) }); err != nil {
+	if err := writeBolt(tmp, func() error { return copyBolt(path, tmp) }); err != nil {
 		logger.Warn("the log's file stays larger than it need be", "file", path, "err", err)
+		os.Remove(tmp)
+		return useBolt(path)
 	}
-	return newBolt(path)
+	return replaceBolt(path, tmp)
 }
 
-// newBolt opens a file, or makes one.
-func newBolt(path string) (log *raftboltdb.BoltStore, err error) {
+// useBolt checks a file and opens it. Every fsync is on. The list of free pages is not stored, which would be one more
+// write for each append, but found at open.
+func useBolt(path string) (log *raftboltdb.BoltStore, err error) {
+	if err := checkBolt(path); err != nil {
+		return nil, err
+	}
+	o := &bbolt.Options{Timeout: boltWait, NoFreelistSync: true, FreelistType: bbolt.FreelistMapType}
+	if strconv.IntSize == 64 && runtime.GOOS != "windows" { // Windows makes the file that large
+		o.InitialMmapSize = boltMap
+	}
 	err = raftstore.Protect(func() (err error) {
-		log, err = raftboltdb.New(raftboltdb.Options{Path: path, BoltOptions: boltOptions(), MsgpackUseNewTimeFormat: true})
+		log, err = raftboltdb.New(raftboltdb.Options{Path: path, BoltOptions: o, MsgpackUseNewTimeFormat: true})
 		return err
 	})
-	switch {
-	case errors.Is(err, bolterrors.ErrTimeout):
+	if errors.Is(err, bolterrors.ErrTimeout) {
 		err = &raftstore.LockedError{Path: path}
-	case is[*raftstore.PanicError](err), errors.Is(err, bolterrors.ErrInvalid), errors.Is(err, bolterrors.ErrChecksum), errors.Is(err, bolterrors.ErrVersionMismatch):
-		err = &raftstore.CorruptError{Reason: fmt.Sprintf("%s: %v", path, err)}
 	}
 	return log, err
 }
 
-// rewriteBolt copies a file without its free pages, and puts the copy in its place.
-func rewriteBolt(path, tmp string) error {
-	defer os.Remove(tmp) // what is left of it, if anything
+func checkBolt(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	return raftstore.CheckBolt(f, info.Size())
+}
+
+// writeBolt makes a file and checks it.
+func writeBolt(path string, write func() error) error {
+	if err := raftstore.Protect(write); err != nil {
+		return err
+	}
+	return checkBolt(path)
+}
+
+// replaceBolt opens a whole file after it has put it in its place: no crash leaves half of one there.
+func replaceBolt(path, tmp string) (*raftboltdb.BoltStore, error) {
+	if err := os.Rename(tmp, path); err != nil {
+		return nil, err
+	}
+	if err := raftstore.SyncDir(filepath.Dir(path)); err != nil {
+		return nil, err
+	}
+	return useBolt(path)
+}
+
+// makeBolt makes an empty file.
+func makeBolt(path string) error {
+	log, err := raftboltdb.New(raftboltdb.Options{Path: path, BoltOptions: &bbolt.Options{Timeout: boltWait, NoFreelistSync: true}})
+	if err != nil {
+		return err
+	}
+	return log.Close()
+}
+
+// copyBolt copies a file without its free pages.
+func copyBolt(path, tmp string) error {
 	from, err := bbolt.Open(path, 0o600, &bbolt.Options{Timeout: boltWait, ReadOnly: true})
 	if err != nil {
 		return err
@@ -237,8 +298,5 @@ func rewriteBolt(path, tmp string) error {
 		return err
 	}
 	defer to.Close()
-	if err := errors.Join(bbolt.Compact(to, from, 16<<20), to.Sync(), to.Close(), from.Close()); err != nil {
-		return err
-	}
-	return os.Rename(tmp, path)
+	return errors.Join(bbolt.Compact(to, from, boltTxn), to.Sync(), to.Close(), from.Close())
 }

@@ -150,12 +150,13 @@ func (w *Watch) From() Zxid { return w.from }
 func (w *Watch) Err() error {
 	t := w.s.m.watches
 	t.mu.Lock()
-	ended := w.r.ended
+	ended, lost := w.r.ended, w.r.lost
 	t.mu.Unlock()
 	switch {
 	case !ended:
 		return nil
-	case w.s.Err() != nil:
+	case lost:
+		<-w.s.done // the handle ends a moment after its watches
 		return &Error{Op: "watch", Code: codeOf(w.s.Err())}
 	case w.ctx.Err() != nil:
 		return ctxError("watch", "", w.ctx)
@@ -186,30 +187,36 @@ func (w *Watch) Close() { w.s.m.watches.end(w.r, nil) }
 // consumer skips states and never falls behind. Stat.Czxid is 0 where the znode does not exist. It ends with ctx or
 // the session, and with their error.
 func (s *Session) WatchValue(ctx context.Context, path string) iter.Seq2[Znode, error] {
-	return subscribe(s, ctx, path, WatchNode, func(ev EventType) bool { return ev != EventChildren }, func(ctx context.Context) (Znode, Zxid, error) {
+	return subscribe(s, ctx, path, WatchNode, func(ev EventType) bool { return ev != EventChildren }, func(ctx context.Context) (Znode, edition, error) {
 		data, st, err := s.GetString(ctx, path)
 		if isCode(err, ErrNoNode) {
-			return Znode{Path: path}, 0, nil
+			return Znode{Path: path}, edition{}, nil
 		}
-		return Znode{path, data, st}, st.Mzxid, err
+		return Znode{path, data, st}, edition{st.Mzxid, data}, err
 	})
 }
 
 // WatchChildren yields the names of a znode's children in byte order, and again whenever they have changed, as
 // WatchValue does. A missing znode has none.
 func (s *Session) WatchChildren(ctx context.Context, path string) iter.Seq2[[]string, error] {
-	return subscribe(s, ctx, path, WatchNode, func(ev EventType) bool { return ev != EventChanged }, func(ctx context.Context) ([]string, Zxid, error) {
+	return subscribe(s, ctx, path, WatchNode, func(ev EventType) bool { return ev != EventChanged }, func(ctx context.Context) ([]string, edition, error) {
 		names, st, err := s.Children(ctx, path)
 		if isCode(err, ErrNoNode) {
-			return nil, 0, nil
+			return nil, edition{}, nil
 		}
-		return names, st.Pzxid, err
+		return names, edition{zxid: st.Pzxid}, err
 	})
 }
 
+// edition tells states of a znode apart. The config znode may change more than once at one zxid.
+type edition struct {
+	zxid Zxid
+	data string
+}
+
 // subscribe turns events into states: it reads after having registered, and again after each event, once for all
-// events that have piled up. version tells states apart, so that none is yielded twice.
-func subscribe[T any](s *Session, ctx context.Context, path string, kind WatchKind, wanted func(EventType) bool, read func(context.Context) (T, Zxid, error)) iter.Seq2[T, error] {
+// events that have piled up. No state is yielded twice.
+func subscribe[T any](s *Session, ctx context.Context, path string, kind WatchKind, wanted func(EventType) bool, read func(context.Context) (T, edition, error)) iter.Seq2[T, error] {
 	return func(yield func(T, error) bool) {
 		var zero T
 		w, err := s.Watch(ctx, path, kind)
@@ -218,17 +225,17 @@ func subscribe[T any](s *Session, ctx context.Context, path string, kind WatchKi
 			return
 		}
 		defer w.Close()
-		last := Zxid(-1)
+		last := edition{zxid: -1}
 		for {
-			v, version, err := read(ctx)
+			v, now, err := read(ctx)
 			if err != nil {
 				yield(zero, err)
 				return
 			}
-			if version != last && !yield(v, nil) {
+			if now != last && !yield(v, nil) {
 				return
 			}
-			last = version
+			last = now
 			for again := false; !again; {
 				ev, ok := <-w.r.ch
 				if !ok || ev.Type == EventSession {

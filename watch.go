@@ -3,6 +3,8 @@
 package zk
 
 import (
+	"maps"
+	"slices"
 	"strings"
 	"sync"
 )
@@ -37,7 +39,7 @@ func (t EventType) String() string {
 type Event struct {
 	Type  EventType
 	Path  string
-	Zxid  Zxid  // of the transaction; 0 where a snapshot was installed and it is not known
+	Zxid  Zxid  // of the transaction, or of the snapshot that replaced the tree; -1 from Listener.SetWatches
 	State State // of EventSession
 }
 
@@ -138,6 +140,7 @@ type receiver struct {
 	last     Event
 	dropping bool // since an overflow marker was sent
 	ended    bool
+	lost     bool   // it ended with its session
 	ending   func() // called once, when the receiver has ended
 }
 
@@ -337,6 +340,7 @@ func (t *watchTable) endLocked(r *receiver, last *Event) {
 	r.one, r.watches = nil, nil
 	delete(r.session.receivers, r)
 	if last != nil {
+		r.lost = true
 		if r.sink != nil {
 			r.sink(*last)
 		} else {
@@ -387,26 +391,22 @@ func (t *watchTable) counts() (watches int, overflows int64) {
 func (t *watchTable) difference(old, now *state) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	watched := map[string]bool{}
-	for p := range t.data.at {
-		watched[p] = true
-	}
-	for p := range t.child.at {
-		watched[p] = true
-	}
-	paths := make([]string, 0, len(watched))
-	for p := range watched {
-		if !t.covered(p) {
-			paths = append(paths, p)
+	watched := map[string]bool{} // true: with everything below
+	for _, l := range [...]*watchList{t.data, t.child} {
+		for p := range l.at {
+			if !t.covered(p) {
+				watched[p] = false
+			}
 		}
-	}
-	for _, p := range paths {
-		t.differs(p, old.nodes[p], now.nodes[p], now.zxid)
 	}
 	for p := range t.subtree.at {
 		if p == "/" || !t.covered(parentPath(p)) {
-			t.differences(p, old.nodes[p], now.nodes[p], now.zxid)
+			watched[p] = true
 		}
+	}
+	// What is below comes first: a znode's own event before its parent's Children (WT-10).
+	for _, p := range slices.Backward(slices.Sorted(maps.Keys(watched))) {
+		t.differs(p, old.nodes[p], now.nodes[p], now.zxid, watched[p])
 	}
 }
 
@@ -425,53 +425,55 @@ func (t *watchTable) covered(path string) bool {
 	}
 }
 
-func (t *watchTable) differs(path string, a, b *znode, zxid Zxid) {
+// differs fires what happened to one znode, or to it and everything below, in an order in which it could have
+// happened: children are created after their parent and deleted before it.
+func (t *watchTable) differs(path string, a, b *znode, zxid Zxid, below bool) {
 	fire := func(kind EventType, n *znode) {
 		t.fireLocked(change{kind, path, n.acl}, zxid)
 	}
+	if a != nil && (b == nil || a.czxid != b.czxid) {
+		if below {
+			t.differBelow(a, nil, zxid)
+		}
+		if a.numChildren() > 0 {
+			fire(EventChildren, a)
+		}
+		fire(EventDeleted, a)
+		a = nil
+	}
+	if b == nil {
+		return
+	}
 	switch {
-	case a == nil && b == nil:
 	case a == nil:
 		fire(EventCreated, b)
-		if b.creates > 0 {
-			fire(EventChildren, b)
-		}
-	case b == nil:
-		fire(EventDeleted, a)
-	case a.czxid != b.czxid:
-		fire(EventDeleted, a)
-		fire(EventCreated, b)
-		if b.creates > 0 {
-			fire(EventChildren, b)
-		}
-	default:
-		// Several configurations may have been committed at one zxid.
-		if a.mzxid != b.mzxid || a.version != b.version || path == configPath && a.data != b.data {
-			fire(EventChanged, b)
-		}
-		if a.pzxid != b.pzxid || a.creates != b.creates || a.numChildren() != b.numChildren() {
-			fire(EventChildren, b)
-		}
+	case a.mzxid != b.mzxid || a.version != b.version || path == configPath && a.data != b.data:
+		fire(EventChanged, b) // several configurations may have been committed at one zxid
+	}
+	if below {
+		t.differBelow(a, b, zxid)
+	}
+	if a == nil && b.creates > 0 || a != nil && (a.pzxid != b.pzxid || a.creates != b.creates || a.numChildren() != b.numChildren()) {
+		fire(EventChildren, b)
 	}
 }
 
-// differences walks two subtrees side by side.
-func (t *watchTable) differences(path string, a, b *znode, zxid Zxid) {
-	t.differs(path, a, b, zxid)
+// differBelow walks the children of two znodes side by side.
+func (t *watchTable) differBelow(a, b *znode, zxid Zxid) {
 	if a != nil && a.children != nil {
 		a.children.Ascend(func(c *znode) bool {
 			var other *znode
 			if b != nil && b.children != nil {
 				other, _ = b.children.Get(c)
 			}
-			t.differences(c.path, c, other, zxid)
+			t.differs(c.path, c, other, zxid, true)
 			return true
 		})
 	}
 	if b != nil && b.children != nil {
 		b.children.Ascend(func(c *znode) bool {
 			if a == nil || a.children == nil || !a.children.Has(c) {
-				t.differences(c.path, nil, c, zxid)
+				t.differs(c.path, nil, c, zxid, true)
 			}
 			return true
 		})

@@ -128,6 +128,14 @@ func (n *Net) enter(s *stream) error {
 	return nil
 }
 
+// Hears reports whether an incarnation of a member has a raft stream open to
+// this one.
+func (n *Net) Hears(id string, incarnation uint64) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.raftIn[life{id, incarnation}] > 0
+}
+
 // leave undoes the counting. It reports whether s was the last raft stream of
 // its member's incarnation.
 func (n *Net) leave(s *stream, entered bool) bool {

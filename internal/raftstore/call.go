@@ -72,12 +72,14 @@ func (s *Store) returned() {
 
 // attempt is a call that fails the store where it returns an error.
 func (s *Store) attempt(op string, limit time.Duration, f func() error) error {
-	switch err := s.call(op, limit, f); err {
-	case nil, ErrClosed:
+	err := s.call(op, limit, f)
+	if err == nil || err == ErrClosed {
 		return err
-	default:
-		return s.fail(fmt.Errorf("%s: %w", op, err))
 	}
+	if _, stalled := errors.AsType[*StallError](err); !stalled { // a StallError has it
+		err = fmt.Errorf("%s: %w", op, err)
+	}
+	return s.fail(err)
 }
 
 // write is an attempt at what changes log or stable: one after the other, and none after a failure.
@@ -152,19 +154,20 @@ func (s *Store) Stalled() bool {
 // than Config.Stall, and not at all for a call that has stalled before; then it returns a *StallError, and the release
 // follows when the call returns, if ever. Closing twice is fine.
 func (s *Store) Close() error {
-	s.closing.Do(func() { s.closeErr = s.close() })
-	return s.closeErr
-}
-
-func (s *Store) close() error {
 	s.mu.Lock()
+	again := s.closed
 	s.closed = true
-	if s.calls == 0 {
+	if s.calls == 0 && !again {
 		close(s.idle)
 	}
 	stalled, hung := errors.AsType[*StallError](s.err)
 	hung = hung && s.calls > 0
 	s.mu.Unlock()
+	if again {
+		<-s.ended
+		return s.closeErr
+	}
+	defer close(s.ended)
 	done := spawn(func() error {
 		<-s.idle
 		if s.release == nil {
@@ -173,7 +176,9 @@ func (s *Store) close() error {
 		return s.release()
 	})
 	if hung {
-		return stalled
+		s.closeErr = stalled
+	} else {
+		s.closeErr = await(done, "closing the store", s.stall)
 	}
-	return await(done, "closing the store", s.stall)
+	return s.closeErr
 }

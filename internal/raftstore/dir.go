@@ -6,11 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 )
 
 // lockName is the file whose lock is the directory's. It stays when the lock
@@ -64,54 +64,23 @@ func holder(name string) int {
 	return pid
 }
 
-// makeDir makes a directory, and its entry durable.
+// makeDir makes a directory and those above it, and their entries durable.
 func makeDir(path string) error {
-	if info, err := os.Stat(path); err == nil && info.IsDir() {
+	info, err := os.Stat(path)
+	switch {
+	case err == nil && info.IsDir():
 		return nil
-	}
-	if err := os.MkdirAll(path, 0o700); err != nil {
+	case err == nil:
+		return &os.PathError{Op: "mkdir", Path: path, Err: syscall.ENOTDIR}
+	case !errors.Is(err, os.ErrNotExist):
 		return err
 	}
-	return SyncDir(filepath.Dir(filepath.Clean(path)))
-}
-
-// directory is a directory of the file system as a folder.
-type directory string
-
-func (d directory) path(name string) string { return filepath.Join(string(d), name) }
-
-func (d directory) list() (names []string, err error) {
-	entries, err := os.ReadDir(string(d))
-	for _, e := range entries {
-		names = append(names, e.Name())
-	}
-	return names, err
-}
-
-func (d directory) create(name string) (writer, error) {
-	return os.OpenFile(d.path(name), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
-}
-
-func (d directory) open(name string) (reader, int64, error) {
-	f, err := os.Open(d.path(name))
-	if err != nil {
-		return nil, 0, err
-	}
-	size, err := f.Seek(0, io.SeekEnd)
-	if err != nil {
-		f.Close()
-		return nil, 0, err
-	}
-	return f, size, nil
-}
-
-func (d directory) rename(from, to string) error { return os.Rename(d.path(from), d.path(to)) }
-
-func (d directory) remove(name string) error {
-	if err := os.Remove(d.path(name)); !errors.Is(err, fs.ErrNotExist) {
+	above := filepath.Dir(filepath.Clean(path))
+	if err := makeDir(above); err != nil {
 		return err
 	}
-	return nil
+	if err := os.Mkdir(path, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+		return err
+	}
+	return SyncDir(above)
 }
-
-func (d directory) sync() error { return SyncDir(string(d)) }

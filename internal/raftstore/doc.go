@@ -6,7 +6,12 @@
 // A Store stands between raft and any raft.LogStore and raft.StableStore. It
 // puts a checksum on everything and checks it on every read; it writes a vote
 // as one record; it notices calls that do not return. After the first error it
-// writes nothing again.
+// writes nothing again. It has an Identity, and stands between raft and a store
+// of snapshots as well, so that an older snapshot is never restored where the
+// log has a gap behind it.
+//
+// Beside it there is what such a store stands on: a directory's lock, snapshots
+// in files, and a check of a file of raft-boltdb that needs no trust in bbolt.
 //
 // raft panics when its store reports an error on its main goroutine. So a
 // Store does not report one: it tells Config.Fail and ends the calling

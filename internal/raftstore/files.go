@@ -4,7 +4,6 @@ package raftstore
 
 import (
 	"bufio"
-	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
@@ -33,26 +32,6 @@ const (
 	snapSuffix = ".snapshot"
 	tmpSuffix  = ".tmp"
 )
-
-// folder holds files.
-type folder interface {
-	list() ([]string, error)
-	create(name string) (writer, error)
-	open(name string) (r reader, size int64, err error)
-	rename(from, to string) error
-	remove(name string) error // fine if it is not there
-	sync() error              // makes what was created and renamed durable
-}
-
-type writer interface {
-	io.WriteCloser
-	Sync() error
-}
-
-type reader interface {
-	io.ReaderAt
-	io.Closer
-}
 
 // Files is a raft.SnapshotStore with one file for each snapshot.
 //
@@ -286,69 +265,3 @@ func (k *sink) Cancel() error {
 	k.done = true
 	return errors.Join(k.w.Close(), k.files.folder.remove(k.meta.ID+tmpSuffix))
 }
-
-// memory is a folder that ends with the process.
-type memory struct {
-	mu    sync.Mutex
-	files map[string][]byte
-}
-
-func (m *memory) list() (names []string, err error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for name := range m.files {
-		names = append(names, name)
-	}
-	return names, nil
-}
-
-func (m *memory) create(name string) (writer, error) {
-	return &memoryWriter{memory: m, name: name}, nil
-}
-
-func (m *memory) open(name string) (reader, int64, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	b, ok := m.files[name]
-	if !ok {
-		return nil, 0, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
-	}
-	return memoryReader{bytes.NewReader(b)}, int64(len(b)), nil
-}
-
-func (m *memory) rename(from, to string) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.files[to] = m.files[from]
-	delete(m.files, from)
-	return nil
-}
-
-func (m *memory) remove(name string) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	delete(m.files, name)
-	return nil
-}
-
-func (m *memory) sync() error { return nil }
-
-// memoryWriter is a file that appears when it is closed.
-type memoryWriter struct {
-	bytes.Buffer
-	memory *memory
-	name   string
-}
-
-func (w *memoryWriter) Sync() error { return nil }
-
-func (w *memoryWriter) Close() error {
-	w.memory.mu.Lock()
-	defer w.memory.mu.Unlock()
-	w.memory.files[w.name] = w.Bytes()
-	return nil
-}
-
-type memoryReader struct{ *bytes.Reader }
-
-func (memoryReader) Close() error { return nil }

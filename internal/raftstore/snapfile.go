@@ -58,26 +58,26 @@ func appendTail(b []byte, sum uint32, meta []byte) []byte {
 	return append(b, tailMagic...)
 }
 
-// readTail reads and checks everything but the data. It returns the checksum of
-// the file up to covered.
+// readTail reads and checks everything but the data. It returns the checksum
+// of the file up to covered.
 func readTail(r io.ReaderAt, size int64) (m raft.SnapshotMeta, covered int64, sum uint32, err error) {
 	var tail [tailSize]byte
-	covered = size - int64(tailSize) + 8
-	if covered < 8 {
+	at := size - int64(tailSize)
+	if at < 0 {
 		return m, 0, 0, errors.New("it is too short")
 	}
-	if _, err := r.ReadAt(tail[:], covered-8); err != nil {
+	if _, err := r.ReadAt(tail[:], at); err != nil {
 		return m, 0, 0, err
 	}
 	if string(tail[12:]) != tailMagic {
 		return m, 0, 0, errors.New("it does not end like a snapshot")
 	}
 	n := int64(binary.BigEndian.Uint32(tail[:]))
-	if n > min(metaMax, covered-8) {
+	if n > min(at, metaMax) {
 		return m, 0, 0, errors.New("its description is too long")
 	}
 	meta := make([]byte, n)
-	if _, err := r.ReadAt(meta, covered-8-n); err != nil {
+	if _, err := r.ReadAt(meta, at-n); err != nil {
 		return m, 0, 0, err
 	}
 	if crc32.Checksum(meta, castagnoli) != binary.BigEndian.Uint32(tail[4:]) {
@@ -86,13 +86,13 @@ func readTail(r io.ReaderAt, size int64) (m raft.SnapshotMeta, covered int64, su
 	if m, err = readMeta(meta); err != nil {
 		return m, 0, 0, fmt.Errorf("its description: %w", err)
 	}
-	if m.Size != covered-8-n {
-		return m, 0, 0, fmt.Errorf("it has %d bytes of data instead of %d", covered-8-n, m.Size)
+	if m.Size != at-n {
+		return m, 0, 0, fmt.Errorf("it has %d bytes of data instead of %d", at-n, m.Size)
 	}
-	return m, covered, binary.BigEndian.Uint32(tail[8:]), nil
+	return m, at + 8, binary.BigEndian.Uint32(tail[8:]), nil
 }
 
-// readWhole is readTail for a file that is read from its beginning to its end first.
+// readWhole is readTail, and checks the data too.
 func readWhole(r io.ReaderAt, size int64) (raft.SnapshotMeta, error) {
 	m, covered, want, err := readTail(r, size)
 	if err != nil {

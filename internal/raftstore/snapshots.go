@@ -25,9 +25,9 @@ type snapshots struct {
 	damaged []string // ids
 }
 
-// Snapshots returns a store of snapshots for the same raft, on top of under,
-// after it has checked that the log continues the newest one.
-func (s *Store) Snapshots(under raft.SnapshotStore) (raft.SnapshotStore, error) {
+// GuardSnapshots returns a store of snapshots for the same raft, on top of
+// under, after it has checked that the log continues the newest one.
+func (s *Store) GuardSnapshots(under raft.SnapshotStore) (raft.SnapshotStore, error) {
 	var metas []*raft.SnapshotMeta
 	if err := s.direct("", func() (err error) { metas, err = under.List(); return err }); err != nil {
 		return nil, fmt.Errorf("listing the snapshots: %w", err)
@@ -36,12 +36,18 @@ func (s *Store) Snapshots(under raft.SnapshotStore) (raft.SnapshotStore, error) 
 	if len(metas) > 0 {
 		newest = metas[0].Index
 	}
-	first, _ := s.bounds()
+	first, last := s.bounds()
 	switch {
 	case first > newest+1:
 		return nil, &CorruptError{Reason: fmt.Sprintf("the log begins at %d, and the newest snapshot ends at %d", first, newest)}
 	case len(metas) > 0 && s.term < metas[0].Term:
 		return nil, &CorruptError{Reason: fmt.Sprintf("the current term %d is older than the newest snapshot's, %d", s.term, metas[0].Term)}
+	case len(metas) == 0 && last == 0 && s.term == 1 && !s.voted:
+		// raft.BootstrapCluster stores the term 1 and then the first entry. A
+		// crash in between has left a state that raft would neither found
+		// again nor ever go on from. Nobody leads in term 1, and nothing was
+		// voted for or acknowledged: it is none.
+		s.term = 0
 	}
 	return &snapshots{store: s, under: under}, nil
 }
@@ -96,7 +102,7 @@ func (s *snapshots) Open(id string) (meta *raft.SnapshotMeta, data io.ReadCloser
 	if listErr != nil {
 		return nil, nil, listErr
 	}
-	if len(metas) < 2 || metas[len(metas)-1].ID == id {
+	if len(metas) == 0 || metas[len(metas)-1].ID == id {
 		return nil, nil, s.store.fail(err)
 	}
 	s.mu.Lock()

@@ -21,8 +21,8 @@ type caller func(op string, f func() error) error
 
 func (s *Store) guarded(op string, f func() error) error { return s.call(op, s.stall, f) }
 
-// direct is for Open, whose caller gets the errors.
-func (s *Store) direct(_ string, f func() error) error { return Protect(f) }
+// direct is for the time before raft, when the errors are returned and no call is too long.
+func (s *Store) direct(_ string, f func() error) error { return <-spawn(f) }
 
 // Get returns the value of a key, or an error that reads "not found". Where another error is fatal it does not return.
 func (s *Store) Get(key []byte) (val []byte, err error) {
@@ -42,7 +42,17 @@ func (s *Store) GetUint64(key []byte) (v uint64, err error) {
 	} else {
 		v, err = s.getUint64(key, s.guarded)
 	}
+	if err == nil && bytes.Equal(key, keyTerm) && s.unfounded() {
+		v, err = 0, errNotFound
+	}
 	return v, s.readOrEnd(key, err)
+}
+
+// unfounded reports that the term, if one is stored, is none for raft.
+func (s *Store) unfounded() bool {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.term == 0
 }
 
 // readOrEnd is orEnd for a read of key.
@@ -66,7 +76,7 @@ func (s *Store) Set(key, val []byte) error {
 		return s.orEnd(fmt.Errorf("a vote for %q without a term", val))
 	}
 	vote := binary.BigEndian.AppendUint64(make([]byte, 0, 8+len(val)), term)
-	return s.orEnd(s.set(keyVote, append(vote, val...), func() { s.voting = false }))
+	return s.orEnd(s.set(keyVote, append(vote, val...), func() { s.voting, s.voted = false, true }))
 }
 
 // SetUint64 stores a number. The term of a vote waits in memory for its candidate.

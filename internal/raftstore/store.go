@@ -42,8 +42,8 @@ type Config struct {
 	// that starts raft has gone on.
 	Fail func(error)
 
-	// Stall is how long one call of Log or Stable may take; longer is an
-	// error. Zero means 5 s, less than zero no limit.
+	// Stall is how long one call of Log or Stable, or of a snapshot's sink, may
+	// take; longer is an error. Zero means 5 s, less than zero no limit.
 	Stall time.Duration
 
 	// Release is called once, after Close, when nothing uses Log and Stable any
@@ -69,9 +69,9 @@ type Store struct {
 	writing chan struct{} // a token: who has it may write to log and stable
 	dead    chan struct{} // closed by the first failure
 	idle    chan struct{} // closed when the store is, and nothing runs any more
+	ended   chan struct{} // closed when Close has closeErr
 
-	closing  sync.Once
-	closeErr error // written by closing
+	closeErr error
 
 	mu       sync.RWMutex // guards the fields below; never held across a call of log or stable
 	err      error        // the first failure
@@ -85,6 +85,7 @@ type Store struct {
 	deletes  int    // from the log so far
 	cache    cache
 	term     uint64 // as stored; 0 if there is none
+	voted    bool   // there is a vote
 	voteTerm uint64 // waits for its candidate
 	voting   bool
 }
@@ -116,7 +117,7 @@ var (
 func Open(cfg Config) (*Store, error) {
 	s := &Store{
 		log: cfg.Log, stable: cfg.Stable, onFail: cfg.Fail, stall: cfg.Stall, logger: cfg.Logger,
-		release: cfg.Release, writing: make(chan struct{}, 1), dead: make(chan struct{}), idle: make(chan struct{}),
+		release: cfg.Release, writing: make(chan struct{}, 1), dead: make(chan struct{}), idle: make(chan struct{}), ended: make(chan struct{}),
 		cache: cache{limit: cfg.CacheBytes},
 	}
 	if s.stall == 0 {
@@ -128,7 +129,7 @@ func Open(cfg Config) (*Store, error) {
 	if s.logger == nil {
 		s.logger = slog.New(slog.DiscardHandler)
 	}
-	if err := s.scan(); err != nil {
+	if err := s.direct("", s.scan); err != nil {
 		return nil, err
 	}
 	return s, nil
@@ -185,7 +186,7 @@ func (s *Store) scanStable(lastTerm uint64) error {
 	if term < max(lastTerm, vote) {
 		return &CorruptError{Reason: fmt.Sprintf("the current term %d is older than the log's, %d, or the vote's, %d", term, lastTerm, vote)}
 	}
-	s.term = term
+	s.term, s.voted = term, err == nil
 	return nil
 }
 

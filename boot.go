@@ -253,11 +253,6 @@ const helloTimeout = 200 * time.Millisecond
 
 // boot decides how this member begins, and starts raft.
 func (m *Member) boot(ctx context.Context) (err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = &Error{Op: "open", Path: m.cfg.Dir, Code: ErrDataInconsistency, Err: fmt.Errorf("%v", p)}
-		}
-	}()
 	fresh, err := m.store.Fresh()
 	if err != nil {
 		return &Error{Op: "open", Path: m.cfg.Dir, Code: ErrDataInconsistency, Err: err}
@@ -278,7 +273,11 @@ func (m *Member) boot(ctx context.Context) (err error) {
 	if _, ok := any(tr).(raft.WithPreVote); !ok {
 		return &Error{Op: "open", Code: ErrSystem, Err: errors.New("transport lost pre-vote")}
 	}
-	r, err := raft.NewRaft(m.raftConfig(), m.fsm, m.store, m.store, m.store.Snapshots, tr)
+	var r *raft.Raft
+	err = m.store.Guard(func() (err error) {
+		r, err = raft.NewRaft(m.raftConfig(), m.fsm, m.store, m.store, m.store.Snapshots, tr)
+		return err
+	})
 	if err != nil {
 		if e, ok := errors.AsType[*Error](err); ok {
 			return e
@@ -365,7 +364,9 @@ func (m *Member) found(peers []Peer) error {
 		c.Servers = append(c.Servers, s)
 	}
 	slices.SortFunc(c.Servers, func(a, b raft.Server) int { return compareStrings(string(a.ID), string(b.ID)) })
-	err := raft.BootstrapCluster(m.raftConfig(), m.store, m.store, m.store.Snapshots, m.net.Raft(), c)
+	err := m.store.Guard(func() error {
+		return raft.BootstrapCluster(m.raftConfig(), m.store, m.store, m.store.Snapshots, m.net.Raft(), c)
+	})
 	if err != nil && !errors.Is(err, raft.ErrCantBootstrap) {
 		return &Error{Op: "open", Path: m.cfg.Dir, Code: ErrSystem, Err: err}
 	}

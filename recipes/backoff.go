@@ -21,7 +21,7 @@ func (b Backoff) Wait(ctx context.Context, attempt int) error {
 	if ctx == nil {
 		return badArgument("backoff", "", "nil context")
 	}
-	t := time.NewTimer(rand.N(b.bound(attempt) + 1))
+	t := time.NewTimer(rand.N(b.bound(attempt)))
 	defer t.Stop()
 	select {
 	case <-t.C:
@@ -40,7 +40,7 @@ func (b Backoff) bound(attempt int) time.Duration {
 	}
 	b.Max = max(b.Max, b.Base)
 	for ; attempt > 0 && b.Base < b.Max; attempt-- {
-		b.Base = min(2*b.Base, b.Max)
+		b.Base += min(b.Base, b.Max-b.Base)
 	}
 	return b.Base
 }

@@ -27,7 +27,7 @@ func enter(ctx context.Context, s *zk.Session, steps ...zk.Op) (*contender, erro
 	}
 	results, err := s.TxnLate(ctx, func(results []zk.Result, err error) {
 		if err == nil {
-			made(results).remove(context.Background())
+			made(results).quit()
 		}
 	}, steps...)
 	if err != nil {
@@ -54,14 +54,24 @@ func (c *contender) remove(ctx context.Context, besides ...zk.Op) error {
 	if txn, ok := errors.AsType[*zk.TxnError](err); ok && txn.Index >= len(own) {
 		_, err = c.s.Txn(ctx, own...) // what it was to do besides cannot be done, which is no reason to stay
 	}
-	if errors.Is(err, zk.ErrGuard) || over(err) {
+	if errors.Is(err, zk.ErrGuard) {
 		return nil
 	}
 	return err
 }
 
-// leave deletes the znode in the background: the caller, or its context, has had enough.
-func (c *contender) leave() { go c.remove(context.Background()) }
+// quit is remove under no context but the session's life, with which the znode goes anyway.
+func (c *contender) quit(besides ...zk.Op) error {
+	ctx, cancel := context.WithCancel(context.Background()) // that it can be cancelled makes it wait where too many do
+	defer cancel()
+	if err := c.remove(ctx, besides...); !over(err) {
+		return err
+	}
+	return nil
+}
+
+// leave is quit in the background: the caller, or its context, has had enough.
+func (c *contender) leave(besides ...zk.Op) { go c.quit(besides...) }
 
 // check returns nil if the znode is there and ours; a name is not enough, because an earlier session of this process
 // may have made it.
@@ -147,7 +157,10 @@ func (c *contender) await(ctx context.Context, l line) (*right, error) {
 
 // failed says why a wait is over.
 func (c *contender) failed(ctx context.Context, err error) error {
-	if errors.Is(err, zk.ErrNoNode) {
+	if errors.Is(err, zk.ErrNoNode) || errors.Is(err, ErrBroken) {
+		if _, err := c.s.Session(context.Background()); err != nil { // the znode went with the session, while we looked
+			return err
+		}
 		return ErrBroken
 	}
 	return explain(ctx, err)

@@ -22,6 +22,7 @@ const (
 	defaultPriority = 100
 	maxPriority     = 999
 	maxIDBytes      = 512
+	maxDue          = 9_999_999_999_999 // in the year 2286; more digits would stand in the wrong place
 )
 
 // entry is what an entry's name says.
@@ -53,15 +54,15 @@ func parseEntry(name string) (e entry, ok bool) {
 	switch rest[0] {
 	case '@':
 		due, number, ok := strings.Cut(rest[1:], "-")
-		if _, numbered := digits(number); !ok || !numbered {
+		if _, numbered := digits(number); !ok || !numbered || len(due) != 13 {
 			return e, false
 		}
 		ms, err := strconv.ParseUint(due, 10, 63)
 		e.due = int64(ms)
-		return e, err == nil
+		return e, err == nil && ms > 0
 	case '=':
 		i := strings.LastIndexByte(rest, '-')
-		if _, numbered := digits(rest[i+1:]); i < 2 || rest[i-1] != '=' || !numbered {
+		if _, numbered := digits(rest[i+1:]); i < 3 || rest[i-1] != '=' || !numbered {
 			return e, false
 		}
 		e.id = rest[1 : i-1]
@@ -89,7 +90,11 @@ func idRun(prio int, id string) string { return run(prio, "="+escapeID(id)+"=-")
 func escapeID(id string) string { return strings.ReplaceAll(url.PathEscape(id), "=", "%3D") }
 
 func dueRun(prio int, due time.Time) string {
-	return run(prio, fmt.Sprintf("@%013d-", max(due.UnixMilli(), 1)))
+	ms := int64(maxDue)
+	if due.Before(time.UnixMilli(maxDue)) {
+		ms = max(due.UnixMilli(), 1)
+	}
+	return run(prio, fmt.Sprintf("@%013d-", ms))
 }
 
 // shelf is the directory of entries as a session sees it.

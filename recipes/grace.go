@@ -60,24 +60,29 @@ func (g grace) begin(path string) []zk.Op {
 	return []zk.Op{zk.OpSet(path, data, g.version)}
 }
 
-// record leaves our own grace with the lock, and takes away a predecessor's that is over.
-func (l *Lock) record(ctx context.Context, r *right) error {
-	old, err := l.graceOf(ctx, r.s, grace{})
+// record leaves our own grace with the lock, and takes away a predecessor's that is over. It is done by the first in
+// line before it is granted the lock, so that no right is held without it.
+func (l *Lock) record(ctx context.Context, c *contender, old grace) (err error) {
 	var data []byte
-	if err == nil && l.Grace > 0 {
-		data, err = json.Marshal(grace{Holder: r.token, Millis: max(l.Grace.Milliseconds(), 1)})
-		r.onRelease([]zk.Op{zk.OpSet(l.Path, nil, zk.AnyVersion)})
-	}
-	if err == nil && (data != nil || old.Holder != 0) {
-		_, err = r.s.Txn(ctx, r.guard(), zk.OpSet(l.Path, data, zk.AnyVersion))
-	}
-	switch lost := r.lost(); {
-	case err == nil:
+	switch {
+	case l.Grace > 0:
+		data, err = json.Marshal(grace{Holder: c.token, Millis: max(l.Grace.Milliseconds(), 1)})
+	case old.Holder == 0:
 		return nil
-	case errors.Is(lost, zk.ErrNoNode):
-		return ErrBroken
-	case lost != nil:
-		return lost
 	}
-	return explain(ctx, err)
+	if err == nil {
+		_, err = c.s.Txn(ctx, c.guard(), zk.OpSet(l.Path, data, zk.AnyVersion))
+	}
+	if errors.Is(err, zk.ErrGuard) {
+		return ErrBroken
+	}
+	return err
+}
+
+// clearing are the steps that take our own grace away, besides leaving.
+func (l *Lock) clearing() []zk.Op {
+	if l.Grace <= 0 {
+		return nil
+	}
+	return []zk.Op{zk.OpSet(l.Path, nil, zk.AnyVersion)}
 }

@@ -79,7 +79,7 @@ func (r *right) vacate() {
 		parting = r.parting
 	}
 	r.mu.Unlock()
-	err := r.contender.remove(context.Background(), parting...)
+	err := r.contender.quit(parting...)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.err = err

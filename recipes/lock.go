@@ -71,18 +71,28 @@ func (l *Lock) contender(s *zk.Session) zk.Op {
 // hold waits in line, and for the grace of a crashed holder.
 func (l *Lock) hold(ctx context.Context, c *contender) (*Held, error) {
 	var g grace
-	r, err := c.await(ctx, line{blocks: l.blocks, pause: func() (time.Duration, error) {
-		g, err := l.graceOf(ctx, c.s, g)
-		return g.left(c.s), err
+	var parting []zk.Op
+	recorded := false
+	r, err := c.await(ctx, line{blocks: l.blocks, pause: func() (left time.Duration, err error) {
+		if recorded {
+			return 0, nil
+		}
+		if g, err = l.graceOf(ctx, c.s, g); err != nil {
+			return 0, err
+		}
+		if left = g.left(c.s); left > 0 {
+			return left, nil
+		}
+		parting = l.clearing() // even if it is not known whether there is something to clear
+		err = l.record(ctx, c, g)
+		recorded = err == nil
+		return 0, err
 	}})
 	if err != nil {
-		c.leave()
+		c.leave(parting...)
 		return nil, err
 	}
-	if err := l.record(ctx, r); err != nil {
-		r.free()
-		return nil, err
-	}
+	r.onRelease(parting)
 	return &Held{right: r}, nil
 }
 

@@ -73,12 +73,15 @@ func (m *Message[T]) AckWith(ctx context.Context, steps ...zk.Op) error {
 	_, err := r.s.TxnLate(ctx, func(_ []zk.Result, err error) {
 		if err != nil {
 			r.acking.Store(false)
+		} else {
+			r.free()
 		}
 		late.err = err
 		close(late.done)
 	}, append(own, steps...)...)
 	switch {
 	case err == nil:
+		r.free() // the claim has ended by itself; that leaves what watched over it
 		return nil
 	case zk.MaybeApplied(err) && ctx.Err() != nil:
 		m.mu.Lock()

@@ -35,6 +35,7 @@ type Queue[T any] struct {
 	MaxItems int      // bounds the entries, exactly; claimed ones count; 0: none
 
 	watching baton // of the consumers: who has it watches
+	given    bell  // rung for it when an entry was given up without a trace in the tree
 	room     baton // of the producers that find the queue full
 
 	mu    sync.Mutex // guards the fields below
@@ -67,6 +68,24 @@ func (b *baton) take(ctx context.Context) error {
 }
 
 func (b *baton) pass() { <-b.c }
+
+// bell wakes the one who listens, now or when it next does. The zero value is ready for use.
+type bell struct {
+	once sync.Once
+	c    chan struct{}
+}
+
+func (b *bell) listen() chan struct{} {
+	b.once.Do(func() { b.c = make(chan struct{}, 1) })
+	return b.c
+}
+
+func (b *bell) ring() {
+	select {
+	case b.listen() <- struct{}{}:
+	default:
+	}
+}
 
 func (q *Queue[T]) codec() Codec[T] {
 	if q.Codec == nil {
@@ -287,10 +306,14 @@ func (q *Queue[T]) pick(ctx context.Context, s *zk.Session, mark bool) (e entry,
 	return e, next, nil
 }
 
-func (q *Queue[T]) unmark(e entry) {
+// unmark lets others have the entry again. With an error it may be there still, and whoever watches has passed over it.
+func (q *Queue[T]) unmark(e entry, err error) {
 	q.mu.Lock()
-	defer q.mu.Unlock()
 	delete(q.under, e.name)
+	q.mu.Unlock()
+	if err != nil {
+		q.given.ring()
+	}
 }
 
 // knownBad reports whether an entry has been reported as one that cannot be decoded, and is still the same.
@@ -311,7 +334,7 @@ func (q *Queue[T]) read(ctx context.Context, s *zk.Session, e entry) (item T, z 
 	path := q.entryPath(e)
 	data, st, err := s.GetString(ctx, path)
 	if err != nil {
-		return item, z, err
+		return item, z, explain(ctx, err)
 	}
 	if item, err = q.codec().Decode([]byte(data)); err != nil {
 		q.mu.Lock()
@@ -356,17 +379,19 @@ func (q *Queue[T]) next(ctx context.Context, s *zk.Session) (entry, error) {
 			due = time.After(next.Sub(s.Now()))
 		}
 		var ev zk.Event
-		ok := true
+		w := (*zk.Watch)(nil)
 		select {
-		case ev, ok = <-puts.Events():
-		case ev, ok = <-releases.Events():
+		case ev = <-puts.Events():
+			w = puts
+		case ev = <-releases.Events():
+			w = releases
+		case <-q.given.listen():
 		case <-due:
 		case <-ctx.Done():
 			return entry{}, ended(ctx)
 		}
-		if !ok || ev.Type == zk.EventSession {
-			_, err := s.Session(ctx)
-			return entry{}, explain(ctx, err)
+		if w != nil && (ev.Type == 0 || ev.Type == zk.EventSession) {
+			return entry{}, explain(ctx, w.Err())
 		}
 	}
 }
@@ -385,7 +410,7 @@ func (q *Queue[T]) Receive(ctx context.Context) (*Message[T], error) {
 			return nil, err
 		}
 		m, err := q.claim(ctx, s, e)
-		q.unmark(e)
+		q.unmark(e, err)
 		if m != nil || err != nil {
 			return m, err
 		}
@@ -403,7 +428,7 @@ func (q *Queue[T]) claim(ctx context.Context, s *zk.Session, e entry) (*Message[
 		return nil, nil
 	}
 	if err != nil {
-		return nil, explain(ctx, err)
+		return nil, err
 	}
 	data := fmt.Appendf(nil, "%s %v", s.Member().ID(), s.ID())
 	mark := join(z.Path, touched)
@@ -496,7 +521,7 @@ func (q *Queue[T]) TryTake(ctx context.Context) (item T, ok bool, err error) {
 
 // take removes a marked entry that nobody has claimed; false if somebody was faster.
 func (q *Queue[T]) take(ctx context.Context, s *zk.Session, e entry) (item T, ok bool, err error) {
-	defer q.unmark(e)
+	defer func() { q.unmark(e, err) }()
 	item, z, err := q.read(ctx, s, e)
 	if errors.Is(err, zk.ErrNoNode) {
 		return item, false, nil

@@ -19,6 +19,11 @@ type Config struct {
 	// Base is the template of each member's configuration. ID, Peers, Transport, Storage and Dir are filled in.
 	Base zk.Config
 
+	// Configure, if not nil, changes the configuration of member i, which is Base with everything filled in, each time
+	// before that member is opened: a clock of its own, say, or a Transport or Storage around the one that is there. It
+	// is called for several members at once.
+	Configure func(i int, cfg *zk.Config)
+
 	// Seed fixes the network's random choices.
 	Seed uint64
 
@@ -42,13 +47,15 @@ type Cluster struct {
 
 // slot is one member through all its incarnations.
 type slot struct {
-	name   string
-	peers  []zk.Peer
-	join   []string
-	disk   *disk
-	member *zk.Member
-	host   *host
-	down   bool
+	name     string
+	peers    []zk.Peer
+	join     []string
+	observer bool // it joined without a vote
+	disk     *disk
+	member   *zk.Member
+	host     *host
+	down     bool
+	removed  bool
 }
 
 // Open opens an ensemble and returns once a leader is ready and every member has caught up.
@@ -159,7 +166,17 @@ func (c *Cluster) Crash(i int) error {
 	c.net.Crash(s.name)
 	c.net.Release(s.name) // a crash ends a pause
 	s.disk.crash()
-	return s.member.Close()
+	return c.close(s.member)
+}
+
+// close waits for a member whose store calls return again, even if it has given up on them itself.
+func (c *Cluster) close(m *zk.Member) error {
+	err := m.Close()
+	if errors.Is(err, zk.ErrStalled) && c.cfg.OnDisk == "" {
+		<-m.Done()
+		return nil
+	}
+	return err
 }
 
 // Restart opens member i again, on what it had synced. It is not paused then.
@@ -168,16 +185,28 @@ func (c *Cluster) Restart(ctx context.Context, i int) error {
 		return nil
 	}
 	s := c.slot(i)
+	c.mu.Lock()
+	removed := s.removed
+	c.mu.Unlock()
+	if removed {
+		return fmt.Errorf("zktest: %s was removed", s.name)
+	}
 	s.disk.resume()
 	c.net.Release(s.name)
 	cfg := c.cfg.Base
 	cfg.ID, cfg.Peers, cfg.Join = s.name, s.peers, s.join
+	if s.join != nil {
+		cfg.NonVoter = s.observer
+	}
 	s.host = &host{Host: c.net.Host(s.name)}
 	cfg.Transport, cfg.Advertise = s.host, s.name
 	if c.cfg.OnDisk != "" {
 		cfg.Dir = filepath.Join(c.cfg.OnDisk, s.name)
 	} else {
 		cfg.Storage = s.disk.open()
+	}
+	if c.cfg.Configure != nil {
+		c.cfg.Configure(i, &cfg)
 	}
 	m, err := zk.Open(ctx, cfg)
 	if err != nil {
@@ -193,19 +222,37 @@ func (c *Cluster) Restart(ctx context.Context, i int) error {
 func (c *Cluster) Add(ctx context.Context, voter bool) (int, error) {
 	c.mu.Lock()
 	i := len(c.slots)
-	s := &slot{name: Name(i), disk: newDisk(), down: true}
+	s := &slot{name: Name(i), observer: !voter, disk: newDisk(), down: true}
 	for _, o := range c.slots {
-		s.join = append(s.join, o.name)
+		if !o.removed {
+			s.join = append(s.join, o.name)
+		}
 	}
 	c.slots = append(c.slots, s)
-	nonVoter := c.cfg.Base.NonVoter
-	c.cfg.Base.NonVoter = !voter
 	c.mu.Unlock()
-	err := c.Restart(ctx, i)
+	return i, c.Restart(ctx, i)
+}
+
+// Remove takes member i out of the ensemble for good, and stops it. If it fails the member may or may not be in it;
+// it can be called again, and should be before anything else is done with that member.
+func (c *Cluster) Remove(ctx context.Context, i int) error {
+	s := c.slot(i)
+	err := fmt.Errorf("zktest: nobody runs who could remove %s", s.name)
+	for j := range c.Len() {
+		if j == i || !c.Up(j) {
+			continue
+		}
+		if err = c.Member(j).RemoveMember(ctx, s.name); err == nil || ctx.Err() != nil {
+			break
+		}
+	}
+	if err != nil {
+		return err
+	}
 	c.mu.Lock()
-	c.cfg.Base.NonVoter = nonVoter
+	s.removed = true
 	c.mu.Unlock()
-	return i, err
+	return c.Crash(i)
 }
 
 // Isolate cuts member i off from all others.
@@ -298,7 +345,7 @@ func (c *Cluster) Close() error {
 		s.disk.resume()
 		if s.member != nil && !s.down {
 			s.down = true
-			all.Go(func() { errs[i] = s.member.Close() })
+			all.Go(func() { errs[i] = c.close(s.member) })
 		}
 	}
 	c.mu.Unlock()

@@ -4,25 +4,37 @@ package sim
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
+	"testing"
 	"time"
 
 	"github.com/anishathalye/porcupine"
 )
 
-// history records operations for porcupine. An operation whose outcome stays unknown is open to the end: it may
-// take effect at any later time.
+// history records operations for porcupine, and what else happened. An operation whose outcome stays unknown is open to
+// the end: it may take effect at any later time.
 type history struct {
 	began time.Time
 
 	mu     sync.Mutex
+	last   int64
 	ops    []porcupine.Operation
 	events []string
 }
 
 func newHistory() *history { return &history{began: time.Now()} }
 
-func (h *history) now() int64 { return int64(time.Since(h.began)) }
+// now is the time, later at each call: what happens at one virtual moment has its order too.
+func (h *history) now() int64 {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.last = max(h.last+1, int64(time.Since(h.began)))
+	return h.last
+}
 
 // forever is when unknown operations return.
 const forever = int64(1) << 62
@@ -39,111 +51,90 @@ func (h *history) note(format string, args ...any) {
 	h.events = append(h.events, fmt.Sprintf("%12v  ", time.Since(h.began))+fmt.Sprintf(format, args...))
 }
 
-// registers is the model of znodes written by compare-and-set, one per key: the state is version and value.
-type (
-	registerIn struct {
-		key     string
-		write   bool
-		version int32 // expected; -1 for any
-		value   string
+// text is the history for a human.
+func (h *history) text() string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var b strings.Builder
+	for _, e := range h.events {
+		fmt.Fprintln(&b, e)
 	}
-	registerOut struct {
-		unknown bool
-		refused bool // the version did not match
-		version int32
-		value   string
+	ops := slices.Clone(h.ops)
+	slices.SortFunc(ops, func(a, b porcupine.Operation) int { return int(a.Call - b.Call) })
+	for _, o := range ops {
+		returned := "open"
+		if o.Return != forever {
+			returned = time.Duration(o.Return).String()
+		}
+		fmt.Fprintf(&b, "%15v %15s  client %d  %s\n", time.Duration(o.Call), returned, o.ClientId, describe(o.Input, o.Output))
 	}
-	register struct {
-		version int32
-		value   string
-	}
-)
-
-var registers = porcupine.Model{
-	Partition: func(ops []porcupine.Operation) [][]porcupine.Operation {
-		byKey := map[string][]porcupine.Operation{}
-		for _, o := range ops {
-			k := o.Input.(registerIn).key
-			byKey[k] = append(byKey[k], o)
-		}
-		var parts [][]porcupine.Operation
-		for _, p := range byKey {
-			parts = append(parts, p)
-		}
-		return parts
-	},
-	Init: func() any { return register{} },
-	Step: func(state, input, output any) (bool, any) {
-		s, in, out := state.(register), input.(registerIn), output.(registerOut)
-		if !in.write {
-			return out.unknown || out.version == s.version && out.value == s.value, s
-		}
-		matches := in.version == -1 || in.version == s.version
-		next := register{s.version + 1, in.value}
-		switch {
-		case out.unknown:
-			// Applied or not: where it was not applied, or did not match, porcupine may put it at the very end.
-			if matches {
-				return true, next
-			}
-			return true, s
-		case out.refused:
-			return !matches, s
-		}
-		return matches && out.version == next.version, next
-	},
-	DescribeOperation: func(input, output any) string { return fmt.Sprintf("%+v -> %+v", input, output) },
+	return b.String()
 }
 
-// transfers is the model of transactions over all accounts at once: money moves, none is made.
-type (
-	transferIn struct {
-		read           bool
-		from, to       int
-		fromVer, toVer int32
-		amount         int
-	}
-	transferOut struct {
-		unknown, refused bool
-		balances         [accounts]int
-		versions         [accounts]int32
-	}
-	bank struct {
-		balances [accounts]int
-		versions [accounts]int32
-	}
-)
+func describe(in, out any) string { return fmt.Sprintf("%+v -> %+v", in, out) }
 
-const (
-	accounts = 4
-	deposit  = 100
-)
+// partition splits a history by a key of its operations' inputs.
+func partition[In any, K comparable](key func(In) K) func([]porcupine.Operation) [][]porcupine.Operation {
+	return func(ops []porcupine.Operation) (parts [][]porcupine.Operation) {
+		at := map[K]int{}
+		for _, o := range ops {
+			k := key(o.Input.(In))
+			i, ok := at[k]
+			if !ok {
+				i = len(parts)
+				at[k], parts = i, append(parts, nil)
+			}
+			parts[i] = append(parts[i], o)
+		}
+		return parts
+	}
+}
 
-var transfers = porcupine.Model{
-	Init: func() any {
-		var b bank
-		for i := range b.balances {
-			b.balances[i] = deposit
+// linearizable asks porcupine, outside of virtual time.
+func (r *run) linearizable(name string, model porcupine.Model, h *history) { // CG-1, P2, P6
+	result, info := porcupine.CheckOperationsVerbose(model, h.ops, 0)
+	if result == porcupine.Ok {
+		return
+	}
+	r.t.Errorf("%s: history is %v", name, result)
+	path := filepath.Join(r.t.ArtifactDir(), fmt.Sprintf("%s-%d.html", name, r.seed))
+	if err := porcupine.VisualizePath(model, info, path); err == nil {
+		r.t.Logf("see %s", path)
+	}
+}
+
+// leave writes the record and the histories of a failed run where they can be found.
+func (r *run) leave() {
+	dir := r.t.ArtifactDir()
+	for name, text := range map[string]string{
+		"record": r.h.text(), "registers": r.registers.text(), "bank": r.bank.text(), "lock": r.locks.h.text(),
+		"queue": r.queues.h.text(), "barrier": r.barrier.text(), "rooms": fmt.Sprintf("%+v\n", r.rooms.visits()),
+		"sessions": fmt.Sprintf("%+v\n", r.lives.list()),
+	} {
+		if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("%s-%d.txt", name, r.seed)), []byte(text), 0o644); err != nil {
+			r.t.Log(err)
 		}
-		return b
-	},
-	Step: func(state, input, output any) (bool, any) {
-		s, in, out := state.(bank), input.(transferIn), output.(transferOut)
-		if in.read {
-			return out.unknown || out.balances == s.balances && out.versions == s.versions, s
+	}
+	r.t.Logf("the record and the histories of this run are in %s; go test -artifacts keeps them", dir)
+}
+
+// did is an operation of a history that a test of a checker makes up.
+func did(call, returned int64, in, out any) porcupine.Operation {
+	return porcupine.Operation{Input: in, Call: call, Output: out, Return: returned}
+}
+
+// judged is a history that a test of a checker makes up, and whether it is in order.
+type judged struct {
+	name string
+	ok   bool
+	ops  []porcupine.Operation
+}
+
+func judge(t *testing.T, model porcupine.Model, list []judged) {
+	t.Helper()
+	for _, j := range list {
+		if ok := porcupine.CheckOperations(model, j.ops); ok != j.ok {
+			t.Errorf("%s: the checker says %v", j.name, ok)
 		}
-		matches := s.versions[in.from] == in.fromVer && s.versions[in.to] == in.toVer
-		if out.refused {
-			return !matches, s
-		}
-		if !matches {
-			return out.unknown, s
-		}
-		s.balances[in.from] -= in.amount
-		s.balances[in.to] += in.amount
-		s.versions[in.from]++
-		s.versions[in.to]++
-		return true, s
-	},
-	DescribeOperation: func(input, output any) string { return fmt.Sprintf("%+v -> %+v", input, output) },
+	}
 }

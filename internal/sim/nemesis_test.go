@@ -13,15 +13,18 @@ import (
 
 // nemesis does harm, and undoes it, until ctx ends. What it does is fixed by its random source.
 type nemesis struct {
+	r    *run
 	c    *zktest.Cluster
 	h    *history
 	rand *rand.Rand
 
 	paused map[int]bool
+	joined int // members that were added, or were to be
+	left   int // the member that is to be removed, or was; -1: none
 }
 
-func newNemesis(c *zktest.Cluster, h *history, seed uint64) *nemesis {
-	return &nemesis{c: c, h: h, rand: rand.New(rand.NewPCG(seed, 2)), paused: map[int]bool{}}
+func newNemesis(r *run, seed uint64) *nemesis {
+	return &nemesis{r: r, c: r.c, h: r.h, rand: rand.New(rand.NewPCG(seed, 2)), paused: map[int]bool{}, left: -1}
 }
 
 func sleep(ctx context.Context, d time.Duration) bool {
@@ -45,14 +48,14 @@ func (n *nemesis) run(ctx context.Context) error {
 }
 
 func (n *nemesis) strike(ctx context.Context) error {
-	i := n.rand.IntN(n.c.Len())
-	j := (i + 1 + n.rand.IntN(n.c.Len()-1)) % n.c.Len()
-	if leader, err := n.leader(ctx); err == nil && n.rand.IntN(2) == 0 {
-		i = leader
-		j = (i + 1) % n.c.Len()
+	ids := n.r.members()
+	x := n.rand.IntN(len(ids))
+	i, j := ids[x], ids[(x+1+n.rand.IntN(len(ids)-1))%len(ids)]
+	if leader, err := n.leader(ctx); err == nil && n.rand.IntN(2) == 0 && leader != i {
+		i, j = leader, i
 	}
 	a, b := zktest.Name(i), zktest.Name(j)
-	switch k := n.rand.IntN(12); k {
+	switch k := n.rand.IntN(15); k {
 	case 0, 1:
 		n.h.note("crash %s", a)
 		return n.c.Crash(i)
@@ -92,9 +95,43 @@ func (n *nemesis) strike(ctx context.Context) error {
 			n.c.Member(i).TransferLeadership(tctx, "")
 			cancel()
 		}
+	case 12:
+		by := time.Duration(n.rand.Int64N(int64(4*time.Hour))) - 2*time.Hour
+		n.h.note("clock of %s jumps by %v", a, by)
+		n.r.clocks.jump(i, by)
+	case 13:
+		by := millis(n.rand.IntN(20000) - 10000)
+		n.h.note("clock of %s jumps by %v", a, by)
+		n.r.clocks.jump(i, by)
+	case 14:
+		if n.r.reshape {
+			return n.change(ctx, i)
+		}
 	}
 	if n.rand.IntN(3) == 0 {
 		return n.heal(context.WithoutCancel(ctx))
+	}
+	return nil
+}
+
+// change adds a member, and later removes one.
+func (n *nemesis) change(ctx context.Context, i int) error {
+	switch {
+	case n.joined == 0:
+		n.joined++
+		voter := n.rand.IntN(3) > 0
+		n.h.note("add a member, voter: %v", voter)
+		_, err := n.c.Add(ctx, voter)
+		return err
+	case n.left < 0:
+		n.left = i
+		n.h.note("remove %s", zktest.Name(i))
+		n.r.leaves(i)
+		ctx, cancel := context.WithTimeout(ctx, millis(n.rand.IntN(4000)))
+		defer cancel()
+		if err := n.c.Remove(ctx, i); err != nil {
+			n.h.note("remove %s: %v", zktest.Name(i), err)
+		}
 	}
 	return nil
 }
@@ -113,13 +150,35 @@ func (n *nemesis) heal(ctx context.Context) error {
 	}
 	clear(n.paused)
 	n.c.Heal()
-	for i := range n.c.Len() { // a member that was paused for too long has stopped by itself
+	for _, i := range n.r.members() { // a member that was paused for too long has stopped by itself
 		if n.c.Up(i) {
 			continue
 		}
 		n.h.note("restart %s", zktest.Name(i))
 		if err := n.c.Restart(ctx, i); err != nil {
 			return fmt.Errorf("restart %s: %w", zktest.Name(i), err)
+		}
+	}
+	return nil
+}
+
+// finish does what a change of membership has left undone.
+func (n *nemesis) finish(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 60*time.Second)
+	defer cancel()
+	for n.left >= 0 {
+		err := n.c.Remove(ctx, n.left)
+		if err == nil {
+			break
+		}
+		n.h.note("remove %s: %v", zktest.Name(n.left), err)
+		if !sleep(ctx, time.Second) {
+			return err
+		}
+	}
+	for _, i := range n.r.members() {
+		if err := n.c.Member(i).Ready(ctx); err != nil {
+			return fmt.Errorf("member %d is not ready: %w", i, err)
 		}
 	}
 	return nil

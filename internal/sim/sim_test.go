@@ -4,14 +4,11 @@ package sim
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"log/slog"
 	"math/rand/v2"
-	"os"
-	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -19,9 +16,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/anishathalye/porcupine"
 	"github.com/seed-541fafe0/zk"
-	"github.com/seed-541fafe0/zk/recipes"
 	"github.com/seed-541fafe0/zk/zktest"
 	"go.uber.org/goleak"
 )
@@ -30,7 +25,7 @@ var (
 	seeds   = flag.Int("sim.seeds", 12, "seeds to run, half of that with -short")
 	first   = flag.Uint64("sim.first", 1, "the first seed")
 	seconds = flag.Int("sim.seconds", 60, "virtual seconds of faults in each run")
-	five    = flag.Bool("sim.five", false, "five members instead of three")
+	five    = flag.Bool("sim.five", false, "five members in every run")
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -43,63 +38,129 @@ func TestSimulation(t *testing.T) {
 	}
 	for seed := *first; seed < *first+uint64(n); seed++ {
 		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) { simulate(t, seed) })
+			synctest.Test(t, func(t *testing.T) { simulate(t, shaped(seed)) })
 		})
 	}
 }
 
-// run is one simulation.
-type run struct {
-	t    *testing.T
-	seed uint64
-	c    *zktest.Cluster
-	h    *history
-	ctx  context.Context // ends with the faults
-	work sync.WaitGroup
-
-	registers, bank *history
-	locks           lockCheck
-	queue           queueCheck
+// TestOnDisk runs one seed on real files and in real time.
+func TestOnDisk(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it takes real time")
+	}
+	simulate(t, shape{seed: *first, members: 3, faults: 4 * time.Second, timeout: time.Second, dir: t.TempDir()})
 }
 
-func simulate(t *testing.T, seed uint64) {
-	members := 3
-	if *five {
-		members = 5
+// shape is what a seed runs on.
+type shape struct {
+	seed      uint64
+	members   int
+	observers int  // of the members
+	reshape   bool // one is added and one removed
+	faults    time.Duration
+	timeout   time.Duration // of a session
+	dir       string        // "": disks in memory
+}
+
+func shaped(seed uint64) shape {
+	s := shape{seed: seed, members: 3, reshape: seed%3 == 0, faults: time.Duration(*seconds) * time.Second, timeout: 4 * time.Second}
+	if *five || seed%5 == 0 {
+		s.members = 5
 	}
-	record := newHistory()
-	logger := slog.New(slog.NewTextHandler(recordWriter{record}, &slog.HandlerOptions{Level: slog.LevelInfo}))
+	if seed%4 == 0 {
+		s.observers = 1
+		s.members++
+	}
+	return s
+}
+
+// run is one simulation.
+type run struct {
+	shape
+	t      *testing.T
+	c      *zktest.Cluster
+	h      *history        // the record
+	ctx    context.Context // ends with the faults
+	work   sync.WaitGroup  // ends with the faults
+	watch  sync.WaitGroup  // ends with the run
+	settle time.Duration   // after that the sessions of who is gone are gone
+	clocks *clocks
+
+	mu      sync.Mutex
+	leaving map[int]bool
+
+	registers, bank, barrier *history
+	locks                    *lockCheck
+	queues                   *queueCheck
+	rooms                    *roomCheck
+	lives                    *lifeCheck
+	stamps                   *stampCheck
+	digests                  *digestCheck
+	numbers                  numberCheck
+	mirrors                  map[int][]*mirror
+}
+
+func simulate(t *testing.T, sh shape) {
+	r := &run{
+		shape: sh, t: t, h: newHistory(), settle: 2*longestLife*sh.timeout + 2*time.Second, clocks: newClocks(sh.seed), leaving: map[int]bool{},
+		registers: newHistory(), bank: newHistory(), barrier: newHistory(), locks: &lockCheck{h: newHistory(), holds: map[*hold]struct{}{}},
+		rooms: &roomCheck{h: newHistory()}, lives: newLifeCheck(), stamps: newStampCheck(), digests: newDigestCheck(), mirrors: map[int][]*mirror{},
+	}
+	anybody := rand.New(rand.NewPCG(sh.seed, 4))
+	r.queues = newQueueCheck(sourceFunc(func(ctx context.Context) (*zk.Session, error) {
+		r.mu.Lock()
+		ids := r.membersLocked()
+		m := r.c.Member(ids[anybody.IntN(len(ids))])
+		r.mu.Unlock()
+		return m.Session(ctx)
+	}))
+	logger := slog.New(slog.NewTextHandler(recordWriter{r.h}, &slog.HandlerOptions{Level: slog.LevelInfo}))
 	ctx := context.Background()
-	c, err := zktest.Open(ctx, members, zktest.Config{Seed: seed, Base: zk.Config{
-		SessionTimeout: 4 * time.Second, Logger: logger, SnapshotBytes: 64 << 10, WatchBuffer: 8, ReapInterval: 5 * time.Second,
+	var err error
+	r.c, err = zktest.Open(ctx, sh.members, zktest.Config{Seed: sh.seed, OnDisk: sh.dir, NonVoters: sh.observers, Configure: r.clocks.configure, Base: zk.Config{
+		SessionTimeout: sh.timeout, Logger: logger, SnapshotBytes: 64 << 10, WatchBuffer: 8, ReapInterval: 5 * time.Second,
 	}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &run{t: t, seed: seed, c: c, h: record, registers: newHistory(), bank: newHistory()}
 	defer func() {
 		if t.Failed() {
 			r.leave()
 		}
 	}()
+	defer func() {
+		if err := r.c.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
 	r.setUp()
-	faults, stop := context.WithTimeout(ctx, time.Duration(*seconds)*time.Second)
+	whole, end := context.WithCancel(ctx)
+	defer r.watch.Wait()
+	defer end()
+	faults, stop := context.WithTimeout(ctx, sh.faults)
+	defer stop()
 	r.ctx = faults
-	random := rand.New(rand.NewPCG(seed, 1))
-	for client := range 6 {
-		r.work.Go(func() { r.registerClient(client, rand.New(rand.NewPCG(seed, 100+uint64(client)))) })
+	for i, w := range []struct {
+		clients int
+		work    func(client int, random *rand.Rand)
+	}{
+		{6, r.registerClient}, {3, r.bankClient}, {4, r.lockClient}, {4, r.queueClient}, {3, r.barrierClient}, {5, r.roomClient},
+		{3, r.sessionClient}, {2, r.mortalClient}, {3, r.onceClient}, {3, r.treeClient},
+	} {
+		for client := range w.clients {
+			r.work.Go(func() { w.work(client, rand.New(rand.NewPCG(sh.seed, uint64(100*(i+1)+client)))) })
+		}
 	}
-	for client := range 3 {
-		r.work.Go(func() { r.bankClient(client, rand.New(rand.NewPCG(seed, 200+uint64(client)))) })
+	for i := range sh.members + 1 { // one may come
+		for n, root := range mirrored {
+			m := &mirror{root: root, leaves: map[string]leaf{}}
+			r.mirrors[i] = append(r.mirrors[i], m)
+			r.watch.Go(func() { r.follow(whole, i, m, rand.New(rand.NewPCG(sh.seed, uint64(2000+10*i+n)))) })
+		}
+		r.watch.Go(func() { r.mourn(whole, i) })
 	}
-	for client := range 4 {
-		r.work.Go(func() { r.lockClient(client, rand.New(rand.NewPCG(seed, 300+uint64(client)))) })
-		r.work.Go(func() { r.queueClient(client, rand.New(rand.NewPCG(seed, 400+uint64(client)))) })
-	}
-	for i := range members {
-		r.work.Go(func() { r.watcher(i) })
-	}
-	n := newNemesis(c, record, random.Uint64())
+	r.watch.Go(func() { r.sample(whole) })
+	n := newNemesis(r, sh.seed)
 	if err := n.run(faults); err != nil {
 		t.Error(err)
 	}
@@ -109,10 +170,13 @@ func simulate(t *testing.T, seed uint64) {
 	}
 	r.alive()
 	r.work.Wait()
-	r.check()
-	if err := c.Close(); err != nil {
-		t.Error(err)
+	if err := n.finish(ctx); err != nil {
+		t.Fatal(err)
 	}
+	time.Sleep(r.settle)
+	r.serves()
+	r.work.Wait()
+	r.check()
 }
 
 type recordWriter struct{ h *history }
@@ -122,267 +186,129 @@ func (w recordWriter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-var _ io.Writer = recordWriter{}
-
 // setUp creates what the clients work on.
 func (r *run) setUp() {
-	s, err := r.c.Member(0).Session(r.t.Context())
+	ctx := context.Background()
+	s, err := r.c.Member(0).Session(ctx)
 	if err != nil {
 		r.t.Fatal(err)
 	}
+	var ops []zk.Op
+	for _, path := range []string{"/register", "/bank", "/live", "/ttl", "/tree", "/seq", "/fenced"} {
+		ops = append(ops, zk.OpCreate(path, nil, zk.Persistent))
+	}
 	for i := range registerKeys {
-		if _, err := s.Create(r.t.Context(), fmt.Sprint("/register/", i), nil, zk.Parents); err != nil {
-			r.t.Fatal(err)
-		}
+		ops = append(ops, zk.OpCreate(fmt.Sprint("/register/", i), nil, zk.Persistent))
 	}
 	for i := range accounts {
-		if _, err := s.Create(r.t.Context(), fmt.Sprint("/bank/", i), []byte(strconv.Itoa(deposit)), zk.Parents); err != nil {
-			r.t.Fatal(err)
-		}
+		ops = append(ops, zk.OpCreate(fmt.Sprint("/bank/", i), []byte(strconv.Itoa(deposit)), zk.Persistent))
+	}
+	if _, err := s.Txn(ctx, ops...); err != nil {
+		r.t.Fatal(err)
 	}
 }
 
-const registerKeys = 5
+// members are those that belong to the ensemble, or may do so, and are not about to leave it.
+func (r *run) members() []int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.membersLocked()
+}
+
+func (r *run) membersLocked() (ids []int) {
+	for i := range r.c.Len() {
+		if !r.leaving[i] && r.c.Member(i) != nil {
+			ids = append(ids, i)
+		}
+	}
+	return ids
+}
+
+func (r *run) leaves(i int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.leaving[i] = true
+}
+
+// member is member i, nil if there is none.
+func (r *run) member(i int) *zk.Member {
+	if !slices.Contains(r.members(), i) {
+		return nil
+	}
+	return r.c.Member(i)
+}
 
 // source gives a session of any member that is up.
 func (r *run) source(random *rand.Rand) (*zk.Session, error) {
 	m := r.c.Member(random.IntN(r.c.Len()))
+	if m == nil {
+		return nil, zk.ErrClosed
+	}
 	ctx, cancel := context.WithTimeout(r.ctx, 2*time.Second)
 	defer cancel()
 	return m.Session(ctx)
 }
 
-func (r *run) registerClient(client int, random *rand.Rand) {
-	for i := 0; sleep(r.ctx, time.Duration(random.IntN(600))*time.Millisecond); i++ {
-		s, err := r.source(random)
-		if err != nil {
-			continue
-		}
-		key := fmt.Sprint("/register/", random.IntN(registerKeys))
-		ctx, cancel := context.WithTimeout(context.Background(), time.Duration(1+random.IntN(4000))*time.Millisecond)
-		in := registerIn{key: key}
-		call := r.registers.now()
-		value, st, err := s.GetString(ctx, key, zk.Linearizable)
-		if err == nil {
-			r.registers.add(client, call, in, registerOut{version: st.Version, value: value}, r.registers.now())
-			if random.IntN(2) == 0 {
-				in = registerIn{key: key, write: true, version: st.Version, value: fmt.Sprintf("%d.%d", client, i)}
-				if random.IntN(4) == 0 {
-					in.version = -1
-				}
-				call = r.registers.now()
-				st, err := s.Set(ctx, key, []byte(in.value), in.version)
-				switch {
-				case err == nil:
-					r.registers.add(client, call, in, registerOut{version: st.Version}, r.registers.now())
-				case errors.Is(err, zk.ErrBadVersion):
-					r.registers.add(client, call, in, registerOut{refused: true}, r.registers.now())
-				case zk.MaybeApplied(err):
-					r.registers.add(client, call, in, registerOut{unknown: true}, forever)
+func millis(n int) time.Duration { return time.Duration(n) * time.Millisecond }
+
+// idle waits for a random time, up to so many milliseconds. It is false at the end of the work.
+func (r *run) idle(random *rand.Rand, most int) bool { return sleep(r.ctx, millis(random.IntN(most))) }
+
+// mourn listens, on one member, for ephemerals that vanish.
+func (r *run) mourn(ctx context.Context, i int) {
+	for ctx.Err() == nil {
+		if m := r.member(i); m != nil {
+			if s, err := m.Session(ctx); err == nil {
+				if w, err := s.Watch(ctx, "/live", zk.WatchSubtree); err == nil {
+					for ev := range w.Events() {
+						if ev.Type == zk.EventDeleted {
+							r.lives.heard(ev.Path)
+						}
+					}
 				}
 			}
 		}
-		cancel()
+		sleep(ctx, 100*time.Millisecond)
 	}
 }
 
-// bankClient moves money between two accounts in one transaction, under the versions it has seen.
-func (r *run) bankClient(client int, random *rand.Rand) {
-	for sleep(r.ctx, time.Duration(200+random.IntN(1500))*time.Millisecond) {
-		s, err := r.source(random)
-		if err != nil {
-			continue
-		}
-		ctx, cancel := context.WithTimeout(context.Background(), time.Duration(1+random.IntN(4000))*time.Millisecond)
-		call := r.bank.now()
-		var out transferOut
-		err = s.View(ctx, func(v *zk.View) error {
-			for i := range accounts {
-				z, err := v.Get(fmt.Sprint("/bank/", i))
-				if err != nil {
-					return err
-				}
-				out.versions[i] = z.Stat.Version
-				if out.balances[i], err = strconv.Atoi(z.Data); err != nil {
-					return err
+// sample looks at all members, again and again.
+func (r *run) sample(ctx context.Context) {
+	said := map[int]*presence{}
+	for n := 0; sleep(ctx, 50*time.Millisecond); n++ {
+		for _, i := range r.members() {
+			m := r.c.Member(i)
+			if !r.c.Up(i) {
+				continue
+			}
+			if n%8 == 0 {
+				if sum, zxid, err := fingerprint(m, r.stamps.see); err == nil {
+					if err := r.digests.take(m.ID(), sum, zxid); err != nil {
+						r.t.Error(err)
+					}
 				}
 			}
-			return nil
-		}, zk.Linearizable)
-		if err == nil {
-			r.bank.add(client, call, transferIn{read: true}, out, r.bank.now())
-			in := transferIn{from: random.IntN(accounts), amount: 1 + random.IntN(10)}
-			in.to = (in.from + 1 + random.IntN(accounts-1)) % accounts
-			in.fromVer, in.toVer = out.versions[in.from], out.versions[in.to]
-			call = r.bank.now()
-			_, err = s.Txn(ctx,
-				zk.OpSet(fmt.Sprint("/bank/", in.from), []byte(strconv.Itoa(out.balances[in.from]-in.amount)), in.fromVer),
-				zk.OpSet(fmt.Sprint("/bank/", in.to), []byte(strconv.Itoa(out.balances[in.to]+in.amount)), in.toVer))
-			switch {
-			case err == nil:
-				r.bank.add(client, call, in, transferOut{}, r.bank.now())
-			case errors.Is(err, zk.ErrBadVersion):
-				r.bank.add(client, call, in, transferOut{refused: true}, r.bank.now())
-			case zk.MaybeApplied(err):
-				r.bank.add(client, call, in, transferOut{unknown: true}, forever)
-			}
-		}
-		cancel()
-	}
-}
-
-// lockCheck watches over one lock: valid windows never overlap, tokens never go back.
-type lockCheck struct {
-	mu     sync.Mutex
-	token  zk.Token
-	holder *recipes.Held
-	grants int
-}
-
-func (l *lockCheck) granted(t *testing.T, h *recipes.Held) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.grants++
-	if h.Token() <= l.token { // HELD-S2
-		t.Errorf("token %d was granted after %d", h.Token(), l.token)
-	}
-	if l.holder != nil && l.holder.Valid() && h.Valid() { // HELD-S1
-		t.Errorf("%s and %s are valid at the same time", l.holder.Path(), h.Path())
-	}
-	l.token, l.holder = max(l.token, h.Token()), h
-}
-
-func (r *run) lockClient(client int, random *rand.Rand) {
-	for sleep(r.ctx, time.Duration(random.IntN(500))*time.Millisecond) {
-		s, err := r.source(random)
-		if err != nil {
-			continue
-		}
-		ctx, cancel := context.WithTimeout(r.ctx, time.Duration(1+random.IntN(8000))*time.Millisecond)
-		held, err := recipes.NewLock(s, "/lock").Acquire(ctx)
-		cancel()
-		if err != nil {
-			continue
-		}
-		r.locks.granted(r.t, held)
-		work := held.Session().Context()
-		sleep(work, time.Duration(random.IntN(1500))*time.Millisecond)
-		ctx, cancel = context.WithTimeout(context.Background(), 5*time.Second)
-		held.Release(ctx)
-		cancel()
-	}
-}
-
-// queueCheck counts what went in and what came out.
-type queueCheck struct {
-	mu      sync.Mutex
-	put     map[string]bool // true: answered; false: unknown
-	acked   map[string]int
-	perhaps map[string]bool // ack with unknown outcome
-}
-
-func (r *run) queueClient(client int, random *rand.Rand) {
-	q := &r.queue
-	q.mu.Lock()
-	if q.put == nil {
-		q.put, q.acked, q.perhaps = map[string]bool{}, map[string]int{}, map[string]bool{}
-	}
-	q.mu.Unlock()
-	for i := 0; sleep(r.ctx, time.Duration(random.IntN(800))*time.Millisecond); i++ {
-		s, err := r.source(random)
-		if err != nil {
-			continue
-		}
-		queue := recipes.NewQueue[string](s, "/queue")
-		ctx, cancel := context.WithTimeout(r.ctx, time.Duration(1+random.IntN(5000))*time.Millisecond)
-		if random.IntN(2) == 0 {
-			item := fmt.Sprintf("%d.%d", client, i)
-			err := queue.Put(ctx, item)
-			q.mu.Lock()
-			switch {
-			case err == nil:
-				q.put[item] = true
-			case zk.MaybeApplied(err):
-				q.put[item] = false
-			}
-			q.mu.Unlock()
-		} else if msg, err := queue.Receive(ctx); err == nil {
-			sleep(r.ctx, time.Duration(random.IntN(300))*time.Millisecond)
-			actx, acancel := context.WithTimeout(context.Background(), 3*time.Second)
-			r.ack(actx, msg)
-			acancel()
-		}
-		cancel()
-	}
-}
-
-func (r *run) ack(ctx context.Context, msg *recipes.Message[string]) {
-	err := msg.Ack(ctx)
-	q := &r.queue
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	switch {
-	case err == nil:
-		if q.acked[msg.Value]++; q.acked[msg.Value] > 1 { // Q-S1
-			r.t.Errorf("%q was acknowledged twice", msg.Value)
-		}
-	case zk.MaybeApplied(err):
-		q.perhaps[msg.Value] = true
-	}
-}
-
-// watcher follows a subtree on one member, through its incarnations: zxids never go back, and a read after an event
-// sees at least that event.
-func (r *run) watcher(i int) {
-	for r.ctx.Err() == nil {
-		s, err := r.c.Member(i).Session(r.ctx)
-		if err != nil {
-			sleep(r.ctx, 100*time.Millisecond)
-			continue
-		}
-		w, err := s.Watch(r.ctx, "/register", zk.WatchSubtree)
-		if err != nil {
-			sleep(r.ctx, 100*time.Millisecond)
-			continue
-		}
-		last := w.From()
-		for ev, err := range w.All() {
+			look, cancel := context.WithTimeout(ctx, time.Nanosecond)
+			s, err := m.Session(look)
+			cancel()
 			if err != nil {
-				break
+				continue
 			}
-			if ev.Zxid < last { // WT-22
-				r.t.Errorf("member %d: event %+v after zxid %v", i, ev, last)
+			if said[i] == nil {
+				said[i] = &presence{}
 			}
-			last = ev.Zxid
-			if now := s.LastZxid(); now < ev.Zxid { // WT-20
-				r.t.Errorf("member %d: event %+v before its zxid is applied: %v", i, ev, now)
+			if err := said[i].says(m, s.Now()); err != nil {
+				r.t.Error(err)
 			}
-		}
-	}
-}
-
-// alive is the liveness check: with everything healed, writes succeed through every member (P20).
-func (r *run) alive() {
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
-	defer cancel()
-	for i := range r.c.Len() {
-		err := error(zk.ErrSessionExpired)
-		for errors.Is(err, zk.ErrSessionExpired) { // the member may not know yet that its session is over
-			var s *zk.Session
-			if s, err = r.c.Member(i).Session(ctx); err == nil {
-				_, err = s.Create(ctx, "/alive-", nil, zk.Sequential)
-			}
-		}
-		if err != nil {
-			r.t.Fatalf("member %d after healing: %v (member: %v)", i, err, r.c.Member(i).Err())
+			r.bounded(ctx, s)
 		}
 	}
 }
 
 func (r *run) check() {
-	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 10*r.settle)
 	defer cancel()
-	s, err := r.c.Member(0).Session(ctx)
+	s, err := r.c.Member(r.members()[0]).Session(ctx)
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -390,12 +316,14 @@ func (r *run) check() {
 		r.t.Fatal(err)
 	}
 	r.drain(ctx, s)
+	r.mortal(ctx, s)
 	// Ephemerals go with their sessions, everywhere; then all members agree (P10, P18, CG-4).
-	time.Sleep(10 * time.Second)
+	time.Sleep(r.settle)
 	if err := r.c.Quiesce(ctx); err != nil {
 		r.t.Error(err)
 	}
-	sessions, err := r.c.Member(0).Sessions(ctx)
+	r.same(ctx)
+	sessions, err := s.Member().Sessions(ctx)
 	if err != nil {
 		r.t.Error(err)
 	}
@@ -408,63 +336,24 @@ func (r *run) check() {
 			r.t.Error(err)
 			break
 		}
+		if z.Path != "/zookeeper/config" { // it changes without a zxid
+			r.stamps.see(z.Stat)
+		}
 		if o := z.Stat.EphemeralOwner; o != 0 && !alive[o] { // DM-124
 			r.t.Errorf("%s outlived its session %v", z.Path, o)
 		}
 	}
-	r.t.Logf("registers %d operations, bank %d, lock %d grants, queue %d put %d acknowledged", len(r.registers.ops), len(r.bank.ops), r.locks.grants, len(r.queue.put), len(r.queue.acked))
-	r.linearizable("registers", registers, r.registers.ops)
-	r.linearizable("bank", transfers, r.bank.ops)
-}
-
-// linearizable asks porcupine, outside of virtual time.
-func (r *run) linearizable(name string, model porcupine.Model, ops []porcupine.Operation) { // CG-1, P2, P6
-	result, info := porcupine.CheckOperationsVerbose(model, ops, 0)
-	if result == porcupine.Ok {
-		return
-	}
-	r.t.Errorf("%s: history is %v", name, result)
-	path := filepath.Join(r.t.ArtifactDir(), fmt.Sprintf("%s-%d.html", name, r.seed))
-	if err := porcupine.VisualizePath(model, info, path); err == nil {
-		r.t.Logf("see %s", path)
-	}
-}
-
-// drain empties the queue and accounts for every item (Q-S1, Q-S2).
-func (r *run) drain(ctx context.Context, s *zk.Session) {
-	time.Sleep(10 * time.Second) // claims of sessions that are gone go too
-	queue := recipes.NewQueue[string](s, "/queue")
-	for {
-		n, err := queue.Len(ctx)
-		if err == nil && n == 0 {
-			break
-		}
-		msg, err := queue.Receive(ctx)
+	lives := r.lives.list()
+	for _, err := range []error{early(lives), buried(lives, alive), r.stamps.check(), r.numbers.check(), misled(r.rooms.visits(), roomSize)} {
 		if err != nil {
-			r.t.Errorf("%d entries are left in the queue: %v", n, err)
-			break
-		}
-		r.ack(ctx, msg)
-	}
-	q := &r.queue
-	for item, sure := range q.put {
-		if sure && q.acked[item] == 0 && !q.perhaps[item] {
-			r.t.Errorf("%q was put and is lost", item)
+			r.t.Error(err)
 		}
 	}
-	for item := range q.acked {
-		if _, ok := q.put[item]; !ok {
-			r.t.Errorf("%q was received and never put", item)
-		}
-	}
-}
-
-// leave writes the record of a failed run where it can be found.
-func (r *run) leave() {
-	path := filepath.Join(r.t.ArtifactDir(), fmt.Sprintf("seed-%d.txt", r.seed))
-	r.h.mu.Lock()
-	defer r.h.mu.Unlock()
-	if err := os.WriteFile(path, []byte(strings.Join(r.h.events, "\n")+"\n"), 0o644); err == nil {
-		r.t.Logf("the record of this run is %s; go test -artifacts keeps it", path)
-	}
+	r.t.Logf("operations: registers %d, bank %d, locks %d, queues %d, barrier %d, double barrier %d; %d sessions, %d numbers, %d stamps, %d digests compared",
+		len(r.registers.ops), len(r.bank.ops), len(r.locks.h.ops), len(r.queues.h.ops), len(r.barrier.ops), len(r.rooms.list), len(lives), len(r.numbers.list), len(r.stamps.seen), r.digests.compared)
+	r.linearizable("registers", registers, r.registers)
+	r.linearizable("bank", transfers, r.bank)
+	r.linearizable("lock", locking, r.locks.h)
+	r.linearizable("queue", queueing, r.queues.h)
+	r.linearizable("barrier", barriers, r.barrier)
 }

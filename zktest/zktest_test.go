@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package zktest_test
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/seed-541fafe0/zk"
+	"github.com/seed-541fafe0/zk/zktest"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// bubble runs fn on an ensemble in virtual time.
+func bubble(t *testing.T, members int, cfg zktest.Config, fn func(ctx context.Context, c *zktest.Cluster)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Hour)
+		defer cancel()
+		c, err := zktest.Open(ctx, members, cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() {
+			if err := c.Close(); err != nil {
+				t.Error(err)
+			}
+		}()
+		fn(ctx, c)
+	})
+}
+
+// TestConfigure: each incarnation of each member is configured, after Base and what the cluster fills in.
+func TestConfigure(t *testing.T) {
+	var mu sync.Mutex
+	seen := map[int]int{}
+	cfg := zktest.Config{Base: zk.Config{SessionTimeout: 5 * time.Second}, Configure: func(i int, cfg *zk.Config) {
+		mu.Lock()
+		defer mu.Unlock()
+		seen[i]++
+		if cfg.ID != zktest.Name(i) || cfg.SessionTimeout != 5*time.Second || cfg.Transport == nil || cfg.Storage.Log == nil {
+			t.Errorf("member %d is configured as %+v", i, cfg)
+		}
+		cfg.Now = func() time.Time { return time.Now().Add(time.Hour) }
+	}}
+	bubble(t, 3, cfg, func(ctx context.Context, c *zktest.Cluster) {
+		if err := c.Crash(1); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Restart(ctx, 1); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Add(ctx, true); err != nil {
+			t.Fatal(err)
+		}
+		s, err := c.Member(0).Session(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if off := s.Now().Sub(time.Now()); off < 59*time.Minute || off > 61*time.Minute {
+			t.Errorf("the clock that was configured is off by %v", off)
+		}
+	})
+	if len(seen) != 4 || seen[0] != 1 || seen[1] != 2 || seen[3] != 1 {
+		t.Errorf("configured, by member: %v", seen)
+	}
+}
+
+// TestRemove: a member that is removed is stopped, cannot come back, and is not missed.
+func TestRemove(t *testing.T) {
+	bubble(t, 3, zktest.Config{}, func(ctx context.Context, c *zktest.Cluster) {
+		o, err := c.Add(ctx, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Member(o).Ready(ctx); err != nil {
+			t.Fatal(err)
+		}
+		for _, i := range []int{o, 0} {
+			if err := c.Remove(ctx, i); err != nil {
+				t.Fatal(err)
+			}
+			if c.Up(i) || c.Restart(ctx, i) == nil {
+				t.Errorf("member %d is back", i)
+			}
+		}
+		list, err := c.Member(1).Members(ctx)
+		if err != nil || len(list) != 2 {
+			t.Errorf("members are %v %v", list, err)
+		}
+		s, err := c.Member(2).Session(ctx)
+		if err == nil {
+			_, err = s.Create(ctx, "/a", nil, zk.Persistent)
+		}
+		if err != nil {
+			t.Error(err)
+		}
+		lone, cancel := context.WithTimeout(ctx, 5*time.Second)
+		defer cancel()
+		if err := c.Crash(1); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Remove(lone, 1); err == nil || errors.Is(err, zk.ErrBadArguments) { // it would have no majority
+			t.Errorf("removing one of two, the other being down: %v", err)
+		}
+	})
+}
+
+// TestCrashOfAPausedMember: one that was paused until it gave its store up, with a call that is still under way, can be
+// crashed and comes back.
+func TestCrashOfAPausedMember(t *testing.T) {
+	for range 4 { // what Close finds first is chance
+		bubble(t, 3, zktest.Config{}, func(ctx context.Context, c *zktest.Cluster) {
+			i, err := c.Leader(ctx)
+			if err != nil {
+				t.Fatal(err)
+			}
+			s, err := c.Member(i).Session(ctx)
+			if err != nil {
+				t.Fatal(err)
+			}
+			c.Isolate((i + 1) % 3)
+			for range 300 {
+				if _, err := s.Create(ctx, "/a-", nil, zk.Sequential); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := c.Member(i).Compact(ctx); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(time.Second) // the leader tries to send the snapshot by now
+			c.Pause(i)
+			work, cancel := context.WithCancel(ctx)
+			defer cancel()
+			go s.Create(work, "/b", nil, zk.Persistent) // a call that the member gives up on
+			time.Sleep(30 * time.Second)
+			c.Heal()
+			if err := c.Crash(i); err != nil {
+				t.Fatal(err)
+			}
+			if err := c.Restart(ctx, i); err != nil {
+				t.Fatal(err)
+			}
+			if err := c.Member(i).Ready(ctx); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+}

@@ -101,7 +101,7 @@ func (m *Member) suspect(leader string, incarnation uint64) {
 	if yes > len(voters)/2 && m.stillFollows(leader, term) {
 		m.log.Info("the leader's process is gone", "leader", leader, "term", term)
 		// Should raft be busy, something has happened since: a late vote would depose whoever leads by then.
-		ctx, cancel := context.WithTimeout(ctx, 50*time.Millisecond)
+		ctx, cancel := context.WithTimeout(ctx, 200*time.Millisecond)
 		defer cancel()
 		m.net.TimeoutNow(ctx)
 	}

@@ -239,7 +239,7 @@ func TestGraceAfterLoss(t *testing.T) {
 		lasts(t, began, n.Session().Now())
 		must(t, n.Release(ctx))
 		// So is one whose znode an operator has deleted, and one whose session is closed.
-		h = acquire(t, ctx, sc.graceful(0))
+		acquire(t, ctx, sc.graceful(0))
 		must(t, sc.c.Quiesce(ctx))
 		must(t, sc.locks[1].Break(ctx, inLine(t, ctx, sc.locks[1])[0]))
 		began = sc.s[1].Now()

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+//lint:file-ignore SA1012 nil contexts are to be refused with an error
+
 package recipes_test
 
 import (

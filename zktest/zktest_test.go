@@ -63,7 +63,7 @@ func TestConfigure(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if off := s.Now().Sub(time.Now()); off < 59*time.Minute || off > 61*time.Minute {
+		if off := time.Until(s.Now()); off < 59*time.Minute || off > 61*time.Minute {
 			t.Errorf("the clock that was configured is off by %v", off)
 		}
 	})

@@ -93,9 +93,13 @@ func (m *Member) admit(remote raftnet.Identity) error {
 	}
 	m.peers.mu.Lock()
 	defer m.peers.mu.Unlock()
-	have := m.peers.known[remote.ID]
-	if have.Storage == remote.Storage && remote.Incarnation < have.Incarnation {
+	have, met := m.peers.known[remote.ID]
+	switch {
+	case met && have.Storage == remote.Storage && remote.Incarnation < have.Incarnation:
 		return fmt.Errorf("an earlier incarnation of %q", remote.ID)
+	case met && have.Storage != remote.Storage && slices.Contains(m.peers.members, remote.ID):
+		// It died before its storage was recorded.
+		return fmt.Errorf("%w: remove %q and add it under a new id", ErrWiped, remote.ID)
 	}
 	if _, ok := m.peers.known[remote.ID]; !ok && len(m.peers.known) >= maxKnown {
 		for id := range m.peers.known {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/hashicorp/raft"
 	"github.com/seed-541fafe0/zk/internal/raftnet"
+	"github.com/seed-541fafe0/zk/internal/raftstore"
 	"github.com/seed-541fafe0/zk/transport"
 )
 
@@ -85,7 +86,7 @@ func Open(ctx context.Context, cfg Config) (*Member, error) {
 
 func (m *Member) open(ctx context.Context) (err error) {
 	if m.store, err = openStore(storeConfig{
-		ID: m.cfg.ID, Dir: m.cfg.Dir, Storage: m.cfg.Storage, Logger: m.log, Fail: func(err error) { m.fail(&Error{Op: "store", Code: ErrSystem, Err: err}) },
+		ID: m.cfg.ID, Dir: m.cfg.Dir, Storage: m.cfg.Storage, Logger: m.log, Fail: m.storeFailed,
 	}); err != nil {
 		return err
 	}
@@ -120,6 +121,15 @@ func (m *Member) open(ctx context.Context) (err error) {
 	m.work.Go(m.keep)
 	m.work.Go(m.compact)
 	return nil
+}
+
+// storeFailed is told the store's first error.
+func (m *Member) storeFailed(err error) {
+	code := ErrSystem
+	if _, corrupt := errors.AsType[*raftstore.CorruptError](err); corrupt {
+		code = ErrDataInconsistency
+	}
+	m.fail(&Error{Op: "store", Code: code, Err: err})
 }
 
 // ID returns the member's id.

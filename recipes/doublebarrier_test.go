@@ -611,3 +611,45 @@ func TestDoubleBarrierWakeups(t *testing.T) {
 		}
 	}
 }
+
+// What is decided on what a member saw is checked again where it takes effect: here a while passes in between.
+func TestDoubleBarrierChecksAgain(t *testing.T) {
+	bubble(t, 3, zktest.Config{}, func(t *testing.T, ctx context.Context, c *zktest.Cluster) {
+		l, f := leader(t, ctx, c), follower(t, ctx, c)
+		s, far := session(t, ctx, c.Member(l)), session(t, ctx, c.Member(f))
+		slow := func() { c.Network().Slow(zktest.Name(f), zktest.Name(l), 200*time.Millisecond) }
+		// One leaves when the last one has come and is about to begin.
+		some, cancel := context.WithCancel(ctx)
+		defer cancel()
+		a, b := entering(some, recipes.NewDoubleBarrier(s, "/db", 3)), entering(ctx, recipes.NewDoubleBarrier(s, "/db", 3))
+		slow()
+		last := entering(ctx, recipes.NewDoubleBarrier(far, "/db", 3))
+		eventually(t, "it did not come", func() bool { n, _ := inside(t, ctx, far, "/db"); return n == 3 })
+		synctest.Wait()
+		cancel()
+		wants(t, soon(t, "ended", a).err, context.Canceled)
+		still(t, "two are there", b) // DB-S1
+		still(t, "two are there", last)
+		c.Heal()
+		d := entering(ctx, recipes.NewDoubleBarrier(s, "/db", 3))
+		for _, ch := range []<-chan guest{b, last, d} {
+			admitted(t, ch)
+		}
+		// Somebody comes late when the last one is about to end the round.
+		late := func(s *zk.Session) *recipes.DoubleBarrier {
+			return &recipes.DoubleBarrier{Session: s, Path: "/late", Size: 2, AllowLate: true}
+		}
+		a, b = entering(ctx, late(s)), entering(ctx, late(far))
+		x, y := admitted(t, a), admitted(t, b)
+		must(t, x.Release(ctx))
+		must(t, far.Sync(ctx))
+		slow()
+		gone := leaving(ctx, y)
+		z := admitted(t, entering(ctx, late(s)))
+		still(t, "the late one is inside", gone)
+		w := admitted(t, entering(ctx, late(s))) // the round goes on
+		must(t, w.Release(ctx))
+		must(t, z.Leave(ctx))
+		all(t, "the round is over", 1, gone)
+	})
+}

@@ -120,7 +120,9 @@ func (h shelf) from(ctx context.Context, after string, fn func(entry) bool) erro
 }
 
 // first returns the first entry that is due now and free, in the order of priorities, then of numbers, and otherwise
-// when the next one is due. What it takes does not depend on how many entries there are, but on how many are not free.
+// when the next one is due. Of those with a delay only the one that was due first is looked at. What it takes does not
+// depend on how many entries there are, but on how many are not free; only where a priority has entries with ids those
+// of other priorities that were put before them are passed over one by one.
 func (h shelf) first(ctx context.Context, now time.Time, free func(entry) bool) (best entry, next int64, err error) {
 	for after := ""; ; after = beyond(best.prio) {
 		head := entry{}

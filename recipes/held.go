@@ -70,6 +70,7 @@ func grant(c contender) (*right, error) {
 // the background and under no context but the session's life: a holder that stops waiting leaves nothing behind.
 func (r *right) vacate() {
 	defer close(r.gone)
+	r.free() // where the znode was deleted by another, that leaves what watched over the lease
 	if cause := context.Cause(r.ctx); errors.Is(cause, zk.ErrNoNode) || over(cause) {
 		return
 	}

@@ -409,6 +409,31 @@ func TestLostByTimer(t *testing.T) {
 	}
 }
 
+// Who looks at the lease's end, by the local clock, sees no valid right, whoever else was told by then (HELD-L1, E2).
+func TestInvalidAtDeadline(t *testing.T) {
+	onStage(t, short, func(t *testing.T, ctx context.Context, sc *scene) {
+		for range 20 {
+			h := acquire(t, ctx, sc.locks[0])
+			sc.c.Isolate(sc.at[0])
+			time.Sleep(100 * time.Millisecond) // what was on its way has arrived
+			deadline := sc.s[0].Deadline()
+			time.Sleep(time.Until(deadline) - time.Nanosecond)
+			isHeld(t, h)
+			time.Sleep(time.Nanosecond)
+			if h.Valid() { // HELD-L1
+				t.Fatal("valid at the lease's end")
+			}
+			if err := h.Err(); !errors.Is(err, recipes.ErrLost) || !errors.Is(err, zk.ErrSuspended) {
+				t.Fatalf("%v", err)
+			}
+			sc.c.Heal()
+			sc.active(t, 0)
+			isLost(t, h, zk.ErrSuspended)
+			must(t, h.Release(ctx))
+		}
+	})
+}
+
 // The right ends here before its end is proposed to the ensemble: nobody else can be faster (HELD-S5).
 func TestLocalEndComesFirst(t *testing.T) {
 	onStage(t, zktest.Config{}, func(t *testing.T, ctx context.Context, sc *scene) {

@@ -448,9 +448,15 @@ func TestTryAcquireIsCurrent(t *testing.T) {
 		if len(inLine(t, ctx, sc.locks[deaf])) != 0 {
 			t.Fatal("it has heard of the grant already")
 		}
+		before, _, err := sc.s[0].Exists(ctx, "/app/lock")
+		must(t, err)
 		_, err = sc.locks[deaf].TryAcquire(ctx)
 		wants(t, err, recipes.ErrNotAcquired)
 		sc.c.Heal()
+		must(t, sc.c.Quiesce(ctx))
+		if after, _, err := sc.s[0].Exists(ctx, "/app/lock"); err != nil || after.Cversion != before.Cversion { // LOCK-S3
+			t.Errorf("the line was changed: %+v, %v", after, err)
+		}
 		must(t, h.Release(ctx))
 	})
 }
@@ -484,8 +490,12 @@ func TestTryAcquireAtOnce(t *testing.T) {
 			if len(got) > 1 || !foreign && len(got) == 0 { // LOCK-S1
 				t.Fatalf("%d got it", len(got))
 			}
-			if list := inLine(t, ctx, sc.locks[0]); len(list) != len(got) { // LOCK-S3
-				t.Fatalf("in line: %+v", list)
+			must(t, sc.c.Quiesce(ctx))
+			if n := len(inLine(t, ctx, sc.locks[0])); n != len(got) { // LOCK-S3
+				t.Fatalf("%d in line, %d got it", n, len(got))
+			}
+			if st, _, err := sc.s[0].Exists(ctx, "/app/lock"); err != nil || !foreign && st.Cversion != 1 { // LOCK-S3: nobody made a znode in vain
+				t.Fatalf("%d changes of the line, %v", st.Cversion, err)
 			}
 			for _, h := range got {
 				must(t, h.Release(ctx))
@@ -554,6 +564,17 @@ func TestLockCosts(t *testing.T) {
 		var next <-chan attempt
 		costs("joining the line", 1, 0, 10, func() { next = queue(t, ctx, sc.locks[1]) })
 		if n := total().Watches; n != 3 { // the holder's, and two of the waiter
+			t.Errorf("%d watches", n)
+		}
+		own := inLine(t, ctx, sc.locks[1])[1].Path
+		costs("waking for nothing", 50, 0, 150, func() {
+			for range 50 {
+				_, err := sc.s[1].Set(ctx, own, nil, zk.AnyVersion)
+				must(t, err)
+				synctest.Wait()
+			}
+		})
+		if n := total().Watches; n != 3 { // they do not pile up
 			t.Errorf("%d watches", n)
 		}
 		costs("hand-over", 1, 0, 4, func() {

@@ -14,7 +14,7 @@ import (
 )
 
 // Queue passes items from producers to consumers, each item to one of them. Items wait in the order of their priority,
-// then of their number; those with a delay from when they are due.
+// then of their number; those with a delay from when they are due, and among themselves in that order.
 //
 // Receive is crash-safe: it claims an item, which others then pass over, and the item is gone with Message.Ack; a
 // consumer that dies or loses its session loses its claims, and the items are received again. Take removes an item

@@ -1138,3 +1138,40 @@ func TestQueueBadArguments(t *testing.T) {
 		}
 	})
 }
+
+// The consumers that share a Queue are not in each other's way: no claim of theirs is refused.
+func TestQueueShared(t *testing.T) {
+	bubble(t, 3, zktest.Config{}, func(t *testing.T, ctx context.Context, c *zktest.Cluster) {
+		const items = 400
+		m := c.Member(follower(t, ctx, c))
+		q := newQueue(session(t, ctx, m))
+		for range items / 100 {
+			must(t, q.PutAll(ctx, make([]int, 100)...))
+		}
+		before := m.Stats()
+		done := started(20, func(i int) error {
+			for range items / 20 {
+				if i%2 == 0 {
+					if _, err := q.Take(ctx); err != nil {
+						return err
+					}
+					continue
+				}
+				m, err := q.Receive(ctx)
+				if err == nil {
+					err = m.Ack(ctx)
+				}
+				if err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		all(t, "consumed", 20, done)
+		after := m.Stats()
+		if w, f := after.Writes-before.Writes, after.Failures-before.Failures; w != items*3/2 || f != 0 {
+			t.Errorf("%d writes, %d of them refused", w, f)
+		}
+		empty(t, ctx, q)
+	})
+}

@@ -13,9 +13,13 @@ import (
 	"github.com/seed-541fafe0/zk/recipes"
 )
 
+// patience is ten election timeouts, and raft's longest pause before it turns to a follower again that it could not
+// reach.
+const patience = 10*time.Second + 10240*time.Millisecond
+
 // alive is the liveness check: with everything healed, writes succeed through every member (P20).
 func (r *run) alive() {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second) // ten election timeouts
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	began := time.Now()
 	defer func() { r.t.Logf("writes succeed %v after healing", time.Since(began)) }()

@@ -169,14 +169,28 @@ func simulate(t *testing.T, sh shape) {
 		t.Fatal(err)
 	}
 	r.alive()
-	r.work.Wait()
+	r.rest()
 	if err := n.finish(ctx); err != nil {
 		t.Fatal(err)
 	}
 	time.Sleep(r.settle)
 	r.serves()
-	r.work.Wait()
+	r.rest()
 	r.check()
+}
+
+// rest waits for the clients: with everything healed no call of theirs takes for ever.
+func (r *run) rest() {
+	done := make(chan struct{})
+	go func() {
+		r.work.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+	case <-time.After(5 * r.settle):
+		r.t.Fatal("a client does not come to its end")
+	}
 }
 
 type recordWriter struct{ h *history }

@@ -48,6 +48,11 @@ func (m *Member) Close() error {
 	case <-m.done:
 		return nil
 	case <-m.hung:
+	}
+	select {
+	case <-m.done: // it came to its end after all
+		return nil
+	default:
 		return &Error{Op: "close", Code: ErrStalled}
 	}
 }

@@ -43,6 +43,7 @@ type fsmEvents struct {
 	fail       func(err error)           // the state cannot be trusted any more
 	expired    func(SessionInfo)         // a session was closed or expired
 	slow       func(time.Duration, Zxid) // a chunk took long
+	overSoft   func(path string)         // a soft quota is exceeded
 }
 
 // slowApply is how long one chunk may take before it is reported.
@@ -224,6 +225,10 @@ func (f *fsm) carryOutLocked(zxid Zxid) {
 		f.watches.fire(c, zxid)
 	}
 	f.st.changes = f.st.changes[:0]
+	if f.st.overSoft != "" {
+		f.events.overSoft(f.st.overSoft)
+		f.st.overSoft = ""
+	}
 	for _, id := range f.st.ended {
 		if l := f.live[id]; l != nil {
 			f.endLocked(l, f.st.session(id))

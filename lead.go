@@ -4,6 +4,7 @@ package zk
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -88,7 +89,10 @@ func (m *Member) inquire(n int) {
 	m.work.Go(func() {
 		ctx, cancel := context.WithTimeout(m.life, lostTick)
 		defer cancel()
-		m.ask(ctx, others[n%len(others)], kindHello, nil)
+		_, err := m.ask(ctx, others[n%len(others)], kindHello, nil)
+		if e, ok := errors.AsType[*remoteError](err); ok && e.code == ErrNotMember {
+			m.fail(&Error{Op: "member", Code: ErrNotMember, Err: e})
+		}
 	})
 }
 

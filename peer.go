@@ -118,6 +118,9 @@ func (m *Member) handle(ctx context.Context, from raftnet.Identity, kind byte, r
 	}
 	switch kind {
 	case kindHello:
+		if err := m.admit(from); errors.Is(err, ErrNotMember) { // the stream may be older than the removal
+			return answer(err, nil)
+		}
 		return answer(nil, codec.AppendBool(nil, m.founded()))
 	case kindForward:
 		return answer(m.forwarded(ctx, from, req), nil)

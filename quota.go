@@ -38,7 +38,16 @@ func (t *tree) account(path string, count, bytes int64) {
 	}
 	if n := t.nodes[quotaPath+root+"/"+statsName]; n != nil {
 		use := parseUsage(n.data)
-		t.rewrite(n, usage{use.count + count, use.bytes + bytes})
+		use.count += count
+		use.bytes += bytes
+		t.rewrite(n, use)
+		if limits := t.nodes[quotaPath+root+"/"+limitsName]; limits != nil && (count > 0 || bytes > 0) {
+			f := quotaFields(limits.data)
+			above := func(limit string, used int64) bool { most := f.get(limit); return most > -1 && used > most }
+			if above("count", use.count) || above("bytes", use.bytes) {
+				t.overSoft = root
+			}
+		}
 	}
 }
 
@@ -74,8 +83,7 @@ func parseUsage(s string) usage {
 	return usage{f.get("count"), f.get("bytes")}
 }
 
-// exceeds tells whether adding to path's usage breaks a limit: the hard one if set, else the soft one, which is
-// only reported (DM-74, DM-75). Usage is the committed one, whatever a transaction has added (DM-65).
+// exceeds tells whether adding to path's usage breaks a hard limit (DM-75); the soft ones never refuse. Usage is the committed one, whatever a transaction has added (DM-65).
 func (t *tree) exceeds(path string, count, bytes int64) bool {
 	root, ok := t.quotaOf(path)
 	if !ok {

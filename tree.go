@@ -77,6 +77,8 @@ type tree struct {
 	nodes map[string]*znode
 	free  *btree.FreeListG[*znode] // shared by all directories
 
+	overSoft string // the last quota whose soft limit a change has exceeded; whoever reports it resets it
+
 	owned   map[SessionID]*btree.BTreeG[*znode] // the ephemerals of each session, by path
 	mortals *btree.BTreeG[*znode]               // containers and TTL znodes, by path
 	quotas  map[string]bool                     // paths with a limits znode (DM-72)

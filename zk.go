@@ -37,6 +37,7 @@ type Member struct {
 	lead        atomic.Pointer[leadership] // nil while another member leads
 	rounds      confirmer
 	booted      chan struct{} // closed when raft runs
+	quotaTold   time.Time     // owned by overSoft
 	keeper      keeper
 	clock       clock
 	peers       addressBook
@@ -95,7 +96,7 @@ func (m *Member) open(ctx context.Context) (err error) {
 	m.watches.overflowed = m.cfg.Hooks.WatchOverflow
 	m.writes = newProposer(m)
 	m.fsm = newFSM(m.cfg.ID, m.incarnation, m.watches, m.writes, m.stop)
-	m.fsm.events = fsmEvents{applied: m.afterApply, epoch: m.afterEpoch, configured: m.afterConfig, fail: m.fail, expired: m.sessionEnded, slow: m.slowApply}
+	m.fsm.events = fsmEvents{applied: m.afterApply, epoch: m.afterEpoch, configured: m.afterConfig, fail: m.fail, expired: m.sessionEnded, slow: m.slowApply, overSoft: m.overSoft}
 	m.keeper.wake = make(chan struct{}, 1)
 	m.clock.start(m.cfg.Now)
 	m.peers.start(&m.cfg)
@@ -150,7 +151,8 @@ func (m *Member) Applied() (z Zxid) {
 	return z
 }
 
-// Digest returns the digest of the replicated state and the zxid it belongs to: equal on all members at equal zxid.
+// Digest returns the digest of the replicated state and the zxid it belongs to: equal on all members that have applied
+// the same log. What takes no zxid, such as a change of leader or configuration, changes it too.
 func (m *Member) Digest() (digest uint64, zxid Zxid) {
 	m.fsm.mu.RLock()
 	defer m.fsm.mu.RUnlock()
@@ -402,6 +404,18 @@ func (m *Member) sessionEnded(info SessionInfo) {
 	if hook := m.cfg.Hooks.SessionEnded; hook != nil {
 		hook(info)
 	}
+}
+
+// quotaEvery is how often a soft quota that is exceeded is logged, by the leader.
+const quotaEvery = 10 * time.Second
+
+// overSoft runs on raft's goroutine alone.
+func (m *Member) overSoft(path string) {
+	if !m.leading() || time.Since(m.quotaTold) < quotaEvery {
+		return
+	}
+	m.quotaTold = time.Now()
+	m.log.Warn("soft quota exceeded", "path", path)
 }
 
 func (m *Member) slowApply(took time.Duration, z Zxid) {

@@ -46,12 +46,26 @@ func queue(t *testing.T, ctx context.Context, l *recipes.Lock) <-chan attempt {
 	t.Helper()
 	n := len(inLine(t, ctx, l))
 	done := start(ctx, l.Acquire)
-	eventually(t, "nobody has joined the line", func() bool { return len(inLine(t, ctx, l)) > n })
+	eventually(t, "nobody has joined the line", func() bool { return len(inLineHere(t, ctx, l)) > n })
 	synctest.Wait()
 	return done
 }
 
+// inLine lists who is in line, as new as the call where there is a quorum.
 func inLine(t *testing.T, ctx context.Context, l *recipes.Lock) []recipes.Contender {
+	t.Helper()
+	s, err := l.Session.Session(ctx)
+	must(t, err)
+	some, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	if err := s.Sync(some); err != nil && some.Err() == nil {
+		t.Fatal(err)
+	}
+	return inLineHere(t, ctx, l)
+}
+
+// inLineHere lists who is in line as far as the lock's member has heard.
+func inLineHere(t *testing.T, ctx context.Context, l *recipes.Lock) []recipes.Contender {
 	t.Helper()
 	list, err := l.Contenders(ctx)
 	must(t, err)
@@ -437,7 +451,7 @@ func TestTryAcquireIsCurrent(t *testing.T) {
 		h := hold()
 		sc.c.Network().Slow(zktest.Name(l), zktest.Name(sc.at[deaf]), 300*time.Millisecond)
 		must(t, h.Release(ctx))
-		if len(inLine(t, ctx, sc.locks[deaf])) != 1 {
+		if len(inLineHere(t, ctx, sc.locks[deaf])) != 1 {
 			t.Fatal("it has heard of the release already")
 		}
 		h, err := sc.locks[deaf].TryAcquire(ctx)
@@ -445,7 +459,7 @@ func TestTryAcquireIsCurrent(t *testing.T) {
 		must(t, h.Release(ctx))
 		must(t, sc.c.Quiesce(ctx))
 		h = acquire(t, ctx, sc.locks[0])
-		if len(inLine(t, ctx, sc.locks[deaf])) != 0 {
+		if len(inLineHere(t, ctx, sc.locks[deaf])) != 0 {
 			t.Fatal("it has heard of the grant already")
 		}
 		before, _, err := sc.s[0].Exists(ctx, "/app/lock")
@@ -562,7 +576,10 @@ func TestLockCosts(t *testing.T) {
 		})
 		costs("verify", 0, 1, 1, func() { must(t, h.Verify(ctx)) })
 		var next <-chan attempt
-		costs("joining the line", 1, 0, 10, func() { next = queue(t, ctx, sc.locks[1]) })
+		costs("joining the line", 1, 0, 10, func() {
+			next = start(ctx, sc.locks[1].Acquire)
+			eventually(t, "not in line", func() bool { return sc.c.Member(sc.at[1]).Stats().Watches == 2 })
+		})
 		if n := total().Watches; n != 3 { // the holder's, and two of the waiter
 			t.Errorf("%d watches", n)
 		}

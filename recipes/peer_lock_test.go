@@ -210,8 +210,8 @@ func TestPeer05LeaderDiesAfterCommit(t *testing.T) {
 			{"acquire", func(l *recipes.Lock) (err error) { h, err = l.Acquire(ctx); return err }},
 			{"release", func(l *recipes.Lock) error { return h.Release(ctx) }},
 			{"try", func(l *recipes.Lock) (err error) { h, err = l.TryAcquire(ctx); return err }},
-			{"revoke", func(l *recipes.Lock) error { return recipes.Revoke(ctx, h.Session(), inLine(t, ctx, l)[0]) }},
-			{"break", func(l *recipes.Lock) error { return l.Break(ctx, inLine(t, ctx, l)[0]) }},
+			{"revoke", func(l *recipes.Lock) error { return recipes.Revoke(ctx, h.Session(), inLineHere(t, ctx, l)[0]) }},
+			{"break", func(l *recipes.Lock) error { return l.Break(ctx, inLineHere(t, ctx, l)[0]) }},
 			{"grace", func(l *recipes.Lock) (err error) { l.Grace = time.Second; h, err = l.Acquire(ctx); return err }},
 			{"release", func(l *recipes.Lock) error { return h.Release(ctx) }},
 		} {

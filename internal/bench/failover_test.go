@@ -17,6 +17,7 @@ import (
 
 	"github.com/seed-541fafe0/zk"
 	"github.com/seed-541fafe0/zk/transport"
+	"go.uber.org/goleak"
 )
 
 const childEnv = "ZK_BENCH_MEMBER"
@@ -29,7 +30,7 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
-	os.Exit(m.Run())
+	goleak.VerifyTestMain(m)
 }
 
 // child is one member in a process of its own. It prints its address, reads the peers, and then prints a line for

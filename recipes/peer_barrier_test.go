@@ -86,7 +86,7 @@ func TestPeerFailedEnter(t *testing.T) {
 			c.Heal()
 			_, err = s.Create(ctx, "/after", nil, zk.Sequential) // comes after whatever is still under way
 			must(t, err)
-			must(t, c.Quiesce(ctx)) // so that nobody looks before it was there
+			must(t, c.Quiesce(ctx))                                 // so that nobody looks before it was there
 			eventually(t, "a member was left behind", func() bool { // PEER-44, DB-L1
 				n, _ := inside(t, ctx, other, "/db")
 				return n == 0

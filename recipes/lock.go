@@ -35,7 +35,8 @@ type Lock struct {
 
 	// Grace delays the grant to a successor of a holder that vanished without a release, so that effects which the
 	// dead holder had under way can arrive first. 0 means none. It costs one write more for each grant. The delay that
-	// counts is the dead holder's.
+	// counts is the dead holder's. It is kept in PATH itself: where nobody is in line when the holder dies, the grace is
+	// over with the next reaping of empty containers (zk.Config.ReapInterval).
 	Grace time.Duration
 
 	mixed sync.Once

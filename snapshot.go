@@ -136,7 +136,8 @@ func (f *frozen) write(w io.Writer, locked func(func())) (int64, error) {
 		err = b.flush()
 	}
 	b.kind = 't'
-	walk := newWalker(f.view, "/")
+	var walk *walker
+	locked(func() { walk = newWalker(f.view, "/") })
 	for more := true; more && err == nil; {
 		locked(func() {
 			for i := 0; i < chunk && len(b.buf) < blockTarget; i++ {
@@ -445,6 +446,7 @@ type level struct {
 	done  bool
 }
 
+// newWalker begins at path; it too needs the tree to stand still.
 func newWalker(v *view, path string) *walker {
 	n, _ := v.get(path)
 	return &walker{view: v, first: n}

@@ -23,6 +23,15 @@ var (
 
 	// ErrBroken means that a znode of this recipe was deleted by another party, such as an operator.
 	ErrBroken = errors.New("recipes: znode removed by another party")
+
+	// ErrMismatch means that a znode of this recipe is used differently by another party.
+	ErrMismatch = errors.New("recipes: znode used differently by another party")
+
+	// ErrNoLeader means that nobody leads.
+	ErrNoLeader = errors.New("recipes: nobody leads")
+
+	// ErrOverflow means that a counter's encoding has no room for a value. Nothing was changed.
+	ErrOverflow = errors.New("recipes: counter overflow")
 )
 
 // DecodeError reports stored bytes that the codec refuses.

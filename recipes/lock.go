@@ -243,15 +243,20 @@ func (l *Lock) Contenders(ctx context.Context) ([]Contender, error) {
 	if err != nil {
 		return nil, err
 	}
+	return contenders(ctx, s, l.Path, lockKind.contends)
+}
+
+// contenders lists the children of path whose names match, in the order of their numbers.
+func contenders(ctx context.Context, s *zk.Session, path string, match func(name string) bool) ([]Contender, error) {
 	var list []Contender
-	for z, err := range s.Sequential(ctx, l.Path) {
+	for z, err := range s.Sequential(ctx, path) {
 		if errors.Is(err, zk.ErrNoNode) {
 			return nil, nil
 		}
 		if err != nil {
 			return nil, explain(ctx, err)
 		}
-		if !lockKind.contends(base(z.Path)) {
+		if !match(base(z.Path)) {
 			continue
 		}
 		seq, _ := zk.Sequence(z.Path)

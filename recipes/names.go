@@ -18,6 +18,8 @@ const (
 	Curator Layout = iota
 	// Kazoo writes kazoo's names.
 	Kazoo
+	// Selector writes the names of Curator's LeaderSelector. It is for elections only.
+	Selector
 )
 
 // String names the layout.
@@ -27,6 +29,8 @@ func (l Layout) String() string {
 		return "curator"
 	case Kazoo:
 		return "kazoo"
+	case Selector:
+		return "selector"
 	}
 	return "unknown"
 }

@@ -46,7 +46,7 @@ func TestPermissionsNeeded(t *testing.T) {
 			_, err := s.Do(ctx, zk.OpCheckChildren(p, zk.GreaterEq, 0))
 			return err
 		}},
-		"count": {zk.PermRead, func(s *zk.Session, p string) error { _, err := s.Listener().Descendants(ctx, p); return err }},
+		"count": {zk.PermRead, func(s *zk.Session, p string) error { _, _, err := s.Listener().Descendants(ctx, p); return err }},
 		"read":  {zk.PermRead, func(s *zk.Session, p string) error { _, _, _, err := s.Listener().Read(ctx, p, false); return err }},
 		"stat":  {zk.PermRead, func(s *zk.Session, p string) error { _, _, _, err := s.Listener().Stat(ctx, p, false); return err }},
 		"names": {zk.PermRead, func(s *zk.Session, p string) error { _, _, _, err := s.Listener().List(ctx, p, false); return err }},
@@ -86,7 +86,7 @@ func TestPermissionsNeeded(t *testing.T) {
 		// These ask for nothing.
 		"sync":       {0, func(s *zk.Session, p string) error { return s.Sync(ctx) }},
 		"watch":      {0, func(s *zk.Session, p string) error { _, err := s.Watch(ctx, p, zk.WatchNode); return err }},
-		"ephemerals": {0, func(s *zk.Session, p string) error { _, err := s.Listener().Ephemerals(ctx, p); return err }},
+		"ephemerals": {0, func(s *zk.Session, p string) error { _, _, err := s.Listener().Ephemerals(ctx, p); return err }},
 	}
 	admin = as(t, ctx, m, auth("super", ""))
 	s := session(t, ctx, m)

@@ -219,7 +219,7 @@ func (m *Member) announce() {
 	m.fsm.reading(func() {
 		r := m.fsm.st.member(m.cfg.ID)
 		_, is := m.fsm.st.server(m.cfg.ID)
-		done = !is || r != nil && *r == want
+		done = !is || r != nil && r.storage == want.storage && r.addr == want.addr && !r.removed
 	})
 	if done {
 		return

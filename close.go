@@ -58,7 +58,7 @@ func (m *Member) Close() error {
 }
 
 // Shutdown stops the member gracefully: it closes its sessions, so that their ephemerals vanish at once, hands over
-// leadership, and closes. ctx bounds the farewell, not the close; it is cut short when no leader is to be found, as when
+// leadership, and closes. External sessions are only let go of: their clients attach them to another member. ctx bounds the farewell, not the close; it is cut short when no leader is to be found, as when
 // a whole ensemble stops.
 func (m *Member) Shutdown(ctx context.Context) error {
 	if ctx == nil {
@@ -75,6 +75,10 @@ func (m *Member) Shutdown(ctx context.Context) error {
 		cancel()
 	})
 	for _, l := range m.fsm.sessions() {
+		if l.external {
+			l.letGo()
+			continue
+		}
 		farewell.Go(func() {
 			ctx, cancel := context.WithTimeout(farewellCtx, l.timeout) // after that the ensemble closes it by itself
 			defer cancel()

@@ -132,17 +132,19 @@ type memberRecord struct {
 	storage string // random id of its storage: a recorded member may not return with another (D27)
 	addr    string // what it last announced
 	removed bool   // it left the configuration
+	client  string // where it serves clients, as it last said
 }
 
 func appendMember(b []byte, m memberRecord) []byte {
 	b = codec.AppendString(b, m.id)
 	b = codec.AppendString(b, m.storage)
 	b = codec.AppendString(b, m.addr)
-	return codec.AppendBool(b, m.removed)
+	b = codec.AppendBool(b, m.removed)
+	return codec.AppendString(b, m.client)
 }
 
 func readMember(r *codec.Reader) memberRecord {
-	return memberRecord{r.String(), r.String(), r.String(), r.Bool()}
+	return memberRecord{r.String(), r.String(), r.String(), r.Bool(), r.String()}
 }
 
 // epoch opens a leadership. The first one ever fixes the ensemble's id and its members' storages.
@@ -177,15 +179,16 @@ func readEpoch(b []byte) (e epoch, err error) {
 type requestKind uint8
 
 const (
-	reqTxn    requestKind = iota + 1
-	reqOpen               // a session
-	reqClose              // by its owner
-	reqExpire             // by the leader
-	reqKill               // by an operator: it will be expired
-	reqAttach             // take a session over, here or elsewhere
-	reqAuth               // add identities to a session
-	reqReap               // a container or a TTL znode, by the leader
-	reqMember             // record a member's storage and address
+	reqTxn     requestKind = iota + 1
+	reqOpen                // a session
+	reqClose               // by its owner
+	reqExpire              // by the leader
+	reqKill                // by an operator: it will be expired
+	reqAttach              // take a session over, here or elsewhere
+	reqAuth                // add identities to a session
+	reqReap                // a container or a TTL znode, by the leader
+	reqMember              // record a member's storage and address
+	reqClients             // record where the member that asks serves clients
 )
 
 // request is one write: a transaction, or a change to a session or to the list of members.
@@ -207,6 +210,7 @@ type request struct {
 	token Token  // reqReap
 
 	member memberRecord // reqMember
+	addr   string       // reqClients
 }
 
 func appendRequest(b []byte, q *request) []byte {
@@ -235,6 +239,8 @@ func appendRequest(b []byte, q *request) []byte {
 		b = codec.AppendVarint(b, int64(q.token))
 	case reqMember:
 		b = appendMember(b, q.member)
+	case reqClients:
+		b = codec.AppendString(b, q.addr)
 	}
 	return b
 }
@@ -268,6 +274,8 @@ func readRequest(b []byte) (q request, ok bool) {
 		q.term, q.path, q.token = r.Uvarint(), r.String(), Token(r.Varint())
 	case reqMember:
 		q.member = readMember(&r)
+	case reqClients:
+		q.addr = r.String()
 	default:
 		return q, false
 	}

@@ -159,7 +159,7 @@ func sampleLog() (entries []raft.Log) {
 	for i, o := range sampleOps() {
 		frame("m1", 1, func(s *stamp) { s.quota, s.noTTL = i%2 == 0, i%3 == 0 }, txn(o), txn(OpCreate("/p/n-", nil, Sequential), OpSet("/p", fmt.Append(nil, i), AnyVersion)))
 	}
-	frame("m2", 1, nil, request{kind: reqMember, member: memberRecord{"m2", "s2", "host:2", false}}, request{kind: reqOpen, timeout: 1000})
+	frame("m2", 1, nil, request{kind: reqMember, member: memberRecord{id: "m2", storage: "s2", addr: "host:2"}}, request{kind: reqOpen, timeout: 1000})
 	frame("m3", 1, nil, txn(OpDelete("/p", AnyVersion))) // a stranger
 	frame("m1", 1, nil, txn(OpCreate("/c/d", nil, Parents|Container), OpCreate("/t", nil, Persistent).withTTL(500)), request{kind: reqKill, session: id}, request{})
 	frame("m1", 1, nil, txn(OpCreate("/zookeeper/quota/p/zookeeper_limits", []byte("countHardLimit=3"), Parents), OpCreate("/zookeeper/quota/p/zookeeper_stats", nil, Persistent)))

@@ -379,7 +379,7 @@ func (f *fsm) Restore(rc io.ReadCloser) (err error) {
 		f.checks = [4]checkpoint{}
 		f.watches.difference(old, st)
 		for id, l := range f.live {
-			if now := st.session(id); now == nil || now.mark != l.mark {
+			if now := st.session(id); !l.readOnly && (now == nil || now.mark != l.mark) {
 				f.endLocked(l, now)
 			}
 		}

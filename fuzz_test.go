@@ -40,7 +40,7 @@ func sampleRequests() []request {
 		{kind: reqTxn, session: 1<<56 | 5, mark: 300, ops: sampleOps()}, {kind: reqTxn}, {kind: reqOpen, timeout: 10_000, password: "pw", name: "n", ids: ids, limit: 3},
 		{kind: reqClose, session: 7, mark: 1}, {kind: reqExpire, session: 7, mark: 1, term: 9}, {kind: reqKill, session: 7},
 		{kind: reqAttach, session: 7, timeout: 1, password: "pw", ids: ids}, {kind: reqAuth, session: 7, ids: ids},
-		{kind: reqReap, term: 2, path: "/a", token: 5}, {kind: reqMember, member: memberRecord{"m", "s", "host:1", true}},
+		{kind: reqReap, term: 2, path: "/a", token: 5}, {kind: reqMember, member: memberRecord{"m", "s", "host:1", true, "host:2181"}}, {kind: reqClients, addr: "host:2181"},
 	}
 }
 
@@ -53,7 +53,7 @@ func sampleFrame() *frame {
 }
 
 func sampleEpoch() *epoch {
-	return &epoch{cluster: "c", members: []memberRecord{{"m1", "s1", "a1", false}, {"m2", "", "", true}}}
+	return &epoch{cluster: "c", members: []memberRecord{{"m1", "s1", "a1", false, "h:2181"}, {"m2", "", "", true, ""}}}
 }
 
 // sampleWorld has something of everything that the state can hold.
@@ -62,7 +62,7 @@ func sampleWorld() *world {
 	w.configure([]server{{"m1", true}, {"m2", false}, {"m3", true}})
 	w.settle()
 	a, b := w.open(Identity{schemeDigest, "u:h"}, Identity{schemeIP, "10.0.0.1"}), w.open()
-	w.do(request{kind: reqMember, member: memberRecord{"m2", "s2", "a2", false}})
+	w.do(request{kind: reqMember, member: memberRecord{id: "m2", storage: "s2", addr: "a2"}})
 	w.txn(a, OpCreate("/p", []byte("data"), Persistent), OpCreate("/p/e", nil, Ephemeral), OpCreate("/p/s-", []byte{}, Sequential|Ephemeral), OpCreate("/c/d", nil, Container|Parents))
 	w.stamp.now += 5000
 	w.txn(a, OpCreate("/t", nil, Persistent).withTTL(77).WithACL(ACL{PermAll, schemeAuth, ""}, ACL{PermRead, schemeWorld, "anyone"}), OpSet("/p", []byte("more"), 0), Op{kind: opSetACL, path: "/p", acl: ReadACL(), version: 0})

@@ -389,6 +389,8 @@ func (g *script) command(f []string) {
 		plain(request{kind: reqReap, path: f[1], token: Token(g.number(option(f, "token", strconv.FormatInt(token, 10)))), term: uint64(g.number(option(f, "term", "1")))})
 	case "member":
 		plain(request{kind: reqMember, member: memberRecord{id: f[1], storage: f[2], addr: f[3]}})
+	case "clients":
+		plain(request{kind: reqClients, addr: strings.Join(f[1:], " ")})
 	case "config":
 		var servers []server
 		for _, s := range f[1:] {

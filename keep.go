@@ -63,6 +63,9 @@ func (m *Member) due(vouched map[SessionID]time.Time) (interval time.Duration, i
 	all := m.fsm.sessions()
 	slices.SortFunc(all, func(a, b *live) int { return cmp.Compare(a.id, b.id) })
 	for _, l := range all {
+		if l.readOnly {
+			continue
+		}
 		interval = min(interval, l.timeout)
 		if l.closing.Load() {
 			continue

@@ -40,12 +40,10 @@ func (m *Member) Attach(ctx context.Context, id SessionID, password []byte, cfg 
 	if err := m.running("attach"); err != nil {
 		return nil, err
 	}
-	ids, err := m.identities(cfg.Auth)
+	cfg, ids, err := m.negotiate("attach", cfg)
 	if err != nil {
 		return nil, err
 	}
-	orDefault(&cfg.Timeout, m.cfg.SessionTimeout)
-	cfg.Timeout = min(max(cfg.Timeout, m.cfg.MinTimeout), m.cfg.MaxTimeout).Truncate(time.Millisecond)
 	q := request{kind: reqAttach, session: id, timeout: cfg.Timeout.Milliseconds(), password: string(password), ids: ids}
 	sent := time.Now()
 	out, err := m.writes.submit(ctx, "attach", "", appendRequest(nil, &q))
@@ -60,9 +58,11 @@ func (m *Member) Attach(ctx context.Context, id SessionID, password []byte, cfg 
 
 // Detach lets go of the session without closing it: it lives on until its timeout, and may be attached again, here
 // or elsewhere. Its watches are gone (WT-2).
-func (l *Listener) Detach() {
-	l.s.closing.Store(true)
-	l.s.m.forget(l.s.live)
+func (l *Listener) Detach() { l.s.letGo() }
+
+func (l *live) letGo() {
+	l.closing.Store(true)
+	l.m.forget(l)
 }
 
 // WaitZxid returns once this member has applied everything up to z (SS-17).
@@ -79,7 +79,8 @@ func (m *Member) WaitZxid(ctx context.Context, z Zxid) error {
 	return nil
 }
 
-// AddAuth adds identities to the session, for all its later requests (DM-112).
+// AddAuth adds identities to the session, for all its later requests (DM-112). What it is given is believed: of what a
+// client sends, a listener may hand on digest credentials alone, and states the other schemes by itself (DM-111).
 func (l *Listener) AddAuth(ctx context.Context, auth ...Auth) error {
 	if err := l.s.begin(ctx, "auth", ""); err != nil {
 		return err
@@ -88,6 +89,10 @@ func (l *Listener) AddAuth(ctx context.Context, auth ...Auth) error {
 	if err != nil {
 		return err
 	}
+	if l.s.readOnly {
+		l.s.addIdentities(ids)
+		return nil
+	}
 	out, err := l.s.m.writes.submit(ctx, "auth", "", appendRequest(nil, &request{kind: reqAuth, session: l.s.id, mark: l.s.mark, ids: ids}))
 	if err != nil {
 		return err
@@ -95,14 +100,20 @@ func (l *Listener) AddAuth(ctx context.Context, auth ...Auth) error {
 	if out.code != 0 {
 		return &Error{Op: "auth", Code: out.code}
 	}
-	all := slices.Clone(l.s.identities())
+	l.s.addIdentities(ids)
+	return nil
+}
+
+func (l *live) addIdentities(ids []Identity) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	all := slices.Clone(l.identities())
 	for _, id := range ids {
 		if !slices.Contains(all, id) {
 			all = append(all, id)
 		}
 	}
-	l.s.ids.Store(&all)
-	return nil
+	l.ids.Store(&all)
 }
 
 // Identities returns who the session is (DM-52).
@@ -122,6 +133,10 @@ type Call struct {
 // done, which must have room: a full channel drops the notice. A call that is refused at once, such as with ErrThrottled
 // by a full queue, is complete when Go returns, before those that are under way.
 // It never touches the request's bytes after it returns.
+//
+// Paths and the number of steps are left to the replicated state: what it refuses takes a zxid and gets the code that
+// ZooKeeper's order of checks gives it (DM-37, DM-40 to DM-44, DM-62). A create whose mode has an undefined bit, as a
+// listener may set for a flag that it does not know, is refused with ErrBadArguments before all else (DM-17).
 func (l *Listener) Go(ctx context.Context, done chan *Call, ops ...Op) *Call {
 	if done == nil {
 		done = make(chan *Call, 1)
@@ -148,7 +163,7 @@ func (l *Listener) Go(ctx context.Context, done chan *Call, ops ...Op) *Call {
 		}
 	}
 	var err error
-	if w.raw, err = l.s.encode(ctx, op, "", ops); err == nil {
+	if w.raw, err = l.s.encode(ctx, op, "", ops, false); err == nil {
 		if err = l.s.m.writes.enqueue(ctx, w, false); err != nil {
 			err = &Error{Op: op, Code: codeOf(err), Err: unlessCode(err)}
 		}
@@ -229,9 +244,13 @@ func (l *Listener) Read(ctx context.Context, path string, watch bool) (data []by
 	return copied(s, null), inner.public(), z, nil
 }
 
-// Stat is Read for exists: the watch is registered whether or not the znode is there (DM-45).
+// Stat is Read for exists: the watch is registered whether or not the znode is there. A path with a NUL byte is
+// ErrBadArguments (DM-45).
 func (l *Listener) Stat(ctx context.Context, path string, watch bool) (st Stat, ok bool, z Zxid, err error) {
 	path = orRoot(path)
+	if strings.IndexByte(path, 0) >= 0 {
+		return Stat{}, false, 0, &Error{Op: "exists", Path: path, Code: ErrBadArguments}
+	}
 	var inner stat
 	err = l.observe(ctx, "exists", path, watch, func(t *state) (Code, watchKey) {
 		n, code := l.s.node(t, path)
@@ -394,36 +413,59 @@ func (l *Listener) SetWatches(since Zxid, set WatchSet) error {
 	return nil
 }
 
-// Ephemerals lists the paths of the session's ephemerals that start with prefix, plainly (DM-49).
-func (l *Listener) Ephemerals(ctx context.Context, prefix string) (paths []string, err error) {
-	err = l.s.read(ctx, "ephemerals", prefix, nil, func(t *state) Code {
-		if set := t.owned[l.s.id]; set != nil {
-			set.Ascend(func(n *znode) bool {
-				if strings.HasPrefix(n.path, prefix) {
-					paths = append(paths, n.path)
-				}
-				return true
-			})
-		}
-		return 0
-	})
-	return paths, err
+// ACL is Read for the access control list, as Session.GetACL shows it (DM-50).
+func (l *Listener) ACL(ctx context.Context, path string) ([]ACL, Stat, Zxid, error) {
+	path = orRoot(path)
+	return l.s.acl(ctx, path, path, nil)
 }
 
-// Descendants counts everything below path (DM-48).
-func (l *Listener) Descendants(ctx context.Context, path string) (count int, err error) {
-	path = orRoot(path)
-	err = l.s.read(ctx, "descendants", path, nil, func(t *state) Code {
-		n, code := l.s.node(t, path)
-		if code == 0 {
-			descendants(n, func(*znode) bool {
-				count++
-				return true
-			})
-		}
-		return code
+// Ephemerals lists the paths of the session's ephemerals that start with prefix, plainly (DM-49). The zxid is that of
+// the state read.
+func (l *Listener) Ephemerals(ctx context.Context, prefix string) (paths []string, z Zxid, err error) {
+	err = l.s.read(ctx, "ephemerals", prefix, nil, func(t *state) Code {
+		z = t.zxid
+		t.ephemeralsOf(l.s.id, func(path string) {
+			if strings.HasPrefix(path, prefix) {
+				paths = append(paths, path)
+			}
+		})
+		return 0
 	})
-	return count, err
+	return paths, z, err
+}
+
+// countAtOnce is how many descendants are counted while nothing is applied.
+const countAtOnce = 16 * chunk
+
+// Descendants counts everything below path (DM-48). The zxid is that of the state read. Counting many holds nothing up.
+func (l *Listener) Descendants(ctx context.Context, path string) (count int, z Zxid, err error) {
+	path = orRoot(path)
+	few := true
+	err = l.s.read(ctx, "descendants", path, nil, func(t *state) Code {
+		z = t.zxid
+		n, code := l.s.node(t, path)
+		switch {
+		case code != 0:
+			return code
+		case path == "/":
+			count = len(t.nodes) - 1
+			return 0
+		}
+		few = descendants(n, func(*znode) bool {
+			count++
+			return count < countAtOnce
+		})
+		return 0
+	})
+	if err != nil || few {
+		return count, z, err
+	}
+	count = -1 // the walk begins with the znode itself
+	err = l.s.View(ctx, func(v *View) error {
+		z = v.Zxid()
+		return v.each(path, func(*znode, *content) { count++ })
+	})
+	return max(count, 0), z, err
 }
 
 // ReadRequest asks for a znode's data, or for the names of its children.

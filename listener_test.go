@@ -612,20 +612,20 @@ func TestClientAnswers(t *testing.T) {
 			}
 		}
 		for prefix, want := range map[string]string{"": "[/d/eph /ep /eph]", "/ep": "[/ep /eph]", "/d/": "[/d/eph]", "/x": "[]"} {
-			if paths, err := w.l.Ephemerals(ctx, prefix); fmt.Sprint(paths) != want || err != nil { // DM-49
+			if paths, _, err := w.l.Ephemerals(ctx, prefix); fmt.Sprint(paths) != want || err != nil { // DM-49
 				t.Errorf("ephemerals of %q: %v, %v", prefix, paths, err)
 			}
 		}
-		if n, err := w.l.Descendants(ctx, "/d"); n != 4 || err != nil { // DM-48
+		if n, _, err := w.l.Descendants(ctx, "/d"); n != 4 || err != nil { // DM-48
 			t.Errorf("%d descendants, %v", n, err)
 		}
-		_, err := w.l.Descendants(ctx, "/none")
+		_, _, err := w.l.Descendants(ctx, "/none")
 		wants(t, err, zk.ErrNoNode)
 		// DM-8: a client's empty path is the root.
 		if names, st, _, err := w.l.List(ctx, "", true); err != nil || len(names) != 6 || st.NumChildren != 6 {
 			t.Errorf("the empty path: %v %+v %v", names, st, err)
 		}
-		if n, err := w.l.Descendants(ctx, ""); n != 12 || err != nil {
+		if n, _, err := w.l.Descendants(ctx, ""); n != 12 || err != nil {
 			t.Errorf("%d descendants of the empty path, %v", n, err)
 		}
 		doAll(t, ctx, w.s, node("/top"))
@@ -646,8 +646,8 @@ func TestClientAnswers(t *testing.T) {
 			t.Errorf("%+v at %v", results, z)
 		}
 		// What cannot be sent is answered at once; a notice that nobody has room for is dropped.
-		call = <-w.l.Go(ctx, nil, node("/bad/")).Done
-		wants(t, call.Error, zk.ErrBadArguments)
+		call = <-w.l.Go(ctx, nil, zk.OpSet("/d", make([]byte, 2<<20), zk.AnyVersion)).Done
+		wants(t, call.Error, zk.ErrTooLarge)
 		nobody := make(chan *zk.Call)
 		w.l.Go(ctx, nobody, set("/d"))
 		<-w.l.Go(ctx, nil, set("/d")).Done

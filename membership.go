@@ -58,7 +58,22 @@ func (m *Member) TransferLeadership(ctx context.Context, toID string) error {
 	return m.administer(ctx, "transfer leadership", codec.AppendString(codec.AppendByte(nil, adminTransfer), toID))
 }
 
-// Leave removes this member from the ensemble and shuts it down. The last voter cannot leave.
+// SetClientAddr tells the ensemble where this member serves clients through the ZooKeeper port, "host:port"; "" where it
+// does not any more. It shows in the config znode, by which clients find other members (WP-87), and in Members, and stays
+// until it is changed. Errors: ErrBadArguments, ErrNotMember, and those of every write.
+func (m *Member) SetClientAddr(ctx context.Context, addr string) error {
+	if err := m.adminCheck(ctx, "set client address", validClients(addr)); err != nil {
+		return err
+	}
+	out, err := m.writes.submit(ctx, "set client address", "", appendRequest(nil, &request{kind: reqClients, addr: addr}))
+	if err == nil && out.code != 0 {
+		err = &Error{Op: "set client address", Code: out.code}
+	}
+	return err
+}
+
+// Leave removes this member from the ensemble and shuts it down; of its sessions Shutdown says what becomes. The last
+// voter cannot leave.
 func (m *Member) Leave(ctx context.Context) error {
 	if err := m.adminCheck(ctx, "leave", true); err != nil {
 		return err
@@ -72,7 +87,11 @@ func (m *Member) Leave(ctx context.Context) error {
 		}
 	}
 	for _, l := range m.fsm.sessions() {
-		l.close(ctx)
+		if l.external {
+			l.letGo()
+		} else {
+			l.close(ctx)
+		}
 	}
 	if err := m.administer(ctx, "leave", codec.AppendString(codec.AppendByte(nil, adminRemove), m.cfg.ID)); err != nil && m.running("") == nil {
 		return err

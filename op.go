@@ -160,6 +160,11 @@ func OpCheckChildren(path string, cmp Cmp, n int) Op {
 	return Op{kind: opCheckChildren, path: path, cmp: cmp, n: int64(n)}
 }
 
+// OpSetACL replaces a znode's access control list if its aversion is the one given, or AnyVersion (DM-43).
+func OpSetACL(path string, acl []ACL, version int32) Op {
+	return Op{kind: opSetACL, path: path, version: version, acl: append([]ACL{}, acl...)}
+}
+
 // withTTL gives a create a time to live in milliseconds (DM-82).
 func (o Op) withTTL(ms int64) Op {
 	o.n, o.hasTTL = ms, true

@@ -252,6 +252,11 @@ func (m *Member) Members(ctx context.Context) ([]MemberInfo, error) {
 		info := &list[i]
 		addr, _ := m.resolve(ctx, string(s.ID))
 		info.Peer = Peer{ID: string(s.ID), Addr: addr, Voter: isVoterSuffrage(s)}
+		m.fsm.reading(func() {
+			if r := m.fsm.st.member(info.ID); r != nil {
+				info.ClientAddr = r.client
+			}
+		})
 		ask := func() {
 			defer func() { answered <- struct{}{} }()
 			b := []byte(nil)
@@ -282,4 +287,6 @@ type MemberInfo struct {
 	Role     Role
 	Applied  Zxid
 	LastSeen time.Time // zero if it did not answer
+
+	ClientAddr string // where it serves clients, as Member.SetClientAddr said; "" if it does not
 }

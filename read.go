@@ -44,6 +44,9 @@ func (s *Session) read(ctx context.Context, op, path string, opts []ReadOption, 
 				return &Error{Op: op, Path: path, Code: ErrStale}
 			}
 		case o == Linearizable:
+			if s.readOnly {
+				return &Error{Op: op, Path: path, Code: ErrNotReadOnly}
+			}
 			if err := s.m.barrier(ctx); err != nil {
 				return &Error{Op: op, Path: path, Code: codeOf(err), Err: err}
 			}
@@ -269,13 +272,18 @@ func (s *Session) Preceding(ctx context.Context, path string, match func(name st
 // GetACL returns a znode's access control list. Without PermAdmin the hashes of digest identities are hidden
 // (DM-50). Errors: ErrNoNode, ErrNoAuth.
 func (s *Session) GetACL(ctx context.Context, path string, opt ...ReadOption) ([]ACL, Stat, error) {
-	var acl []ACL
-	var st stat
 	full := s.full(path)
 	if err := s.checkPath("get acl", path, full); err != nil {
 		return nil, Stat{}, err
 	}
-	err := s.read(ctx, "get acl", path, opt, func(t *state) Code {
+	acl, st, _, err := s.acl(ctx, path, full, opt)
+	return acl, st, err
+}
+
+func (s *Session) acl(ctx context.Context, path, full string, opts []ReadOption) (acl []ACL, st Stat, z Zxid, err error) {
+	var inner stat
+	err = s.read(ctx, "get acl", path, opts, func(t *state) Code {
+		z = t.zxid
 		n := t.nodes[full]
 		if n == nil {
 			return ErrNoNode
@@ -284,16 +292,16 @@ func (s *Session) GetACL(ctx context.Context, path string, opt ...ReadOption) ([
 		if !allowed(n.acl, PermRead|PermAdmin, ids) {
 			return ErrNoAuth
 		}
-		acl, st = slices.Clone(aclEntries(n.acl)), n.stat()
+		acl, inner = slices.Clone(aclEntries(n.acl)), n.stat()
 		if !allowed(n.acl, PermAdmin, ids) {
 			acl = maskDigests(acl)
 		}
 		return 0
 	})
 	if err != nil {
-		return nil, Stat{}, err
+		return nil, Stat{}, z, err
 	}
-	return acl, st.public(), nil
+	return acl, inner.public(), z, nil
 }
 
 // Sync returns once this member has applied everything that was answered anywhere before the call: a read after it
@@ -301,6 +309,9 @@ func (s *Session) GetACL(ctx context.Context, path string, opt ...ReadOption) ([
 func (s *Session) Sync(ctx context.Context) error {
 	if err := s.begin(ctx, "sync", ""); err != nil {
 		return err
+	}
+	if s.readOnly {
+		return &Error{Op: "sync", Code: ErrNotReadOnly}
 	}
 	if err := s.m.barrier(ctx); err != nil {
 		return &Error{Op: "sync", Code: codeOf(err), Err: err}

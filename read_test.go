@@ -206,7 +206,7 @@ func TestEmbeddedPaths(t *testing.T) {
 	if names, st, _, err := l.List(ctx, "", false); err != nil || st != root || !slices.Equal(names, []string{"a", "ab", "zookeeper"}) {
 		t.Errorf("list: %q, %+v, %v", names, st, err)
 	}
-	if n, err := l.Descendants(ctx, ""); err != nil || n != 6 {
+	if n, _, err := l.Descendants(ctx, ""); err != nil || n != 6 {
 		t.Errorf("descendants: %d, %v", n, err)
 	}
 	if got, _, err := l.MultiRead(ctx, zk.ReadRequest{Path: ""}, zk.ReadRequest{Path: "", Children: true}); err != nil || got[0].Stat != root || len(got[1].Names) != 3 {
@@ -229,7 +229,7 @@ func TestStateIsCounted(t *testing.T) {
 	l := s.Listener()
 	count := func(path string) int {
 		t.Helper()
-		n, err := l.Descendants(ctx, path)
+		n, _, err := l.Descendants(ctx, path)
 		must(t, err)
 		return n
 	}
@@ -259,9 +259,9 @@ func TestStateIsCounted(t *testing.T) {
 	if n := count("/a"); n != 4 {
 		t.Errorf("%d below /a", n)
 	}
-	_, err = l.Descendants(ctx, "/a/c")
+	_, _, err = l.Descendants(ctx, "/a/c")
 	wants(t, err, zk.ErrNoAuth)
-	_, err = l.Descendants(ctx, "/missing")
+	_, _, err = l.Descendants(ctx, "/missing")
 	wants(t, err, zk.ErrNoNode)
 
 	// DM-49: a session's own ephemerals, by a plain prefix, whoever may read them.
@@ -273,7 +273,7 @@ func TestStateIsCounted(t *testing.T) {
 	_, err = s.SetACL(ctx, "/eph", []zk.ACL{world(0)}, zk.AnyVersion)
 	must(t, err)
 	for prefix, want := range map[string]string{"/ep": "/ep /eph", "": "/a/b /e /ep /eph /f", "/": "/a/b /e /ep /eph /f", "/a/": "/a/b", "/x": ""} {
-		paths, err := l.Ephemerals(ctx, prefix)
+		paths, _, err := l.Ephemerals(ctx, prefix)
 		must(t, err)
 		if got := strings.Join(paths, " "); got != want {
 			t.Errorf("ephemerals %q: %s, want %s", prefix, got, want)

@@ -111,6 +111,7 @@ type live struct {
 	password string
 	created  int64
 	external bool
+	readOnly bool // known to this member alone
 	limit    int64
 	sink     *receiver // of a listener; nil without SessionConfig.Events
 	ids      atomic.Pointer[[]Identity]
@@ -175,7 +176,7 @@ func (l *live) current() State {
 	jumped := l.m.clockJumped(l.margin)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.state == StateActive {
+	if l.state == StateActive && !l.readOnly {
 		if left := time.Until(l.deadline); left <= 0 || jumped {
 			l.setLocked(StateSuspended, nil)
 			l.lapse(ErrSuspended)
@@ -403,6 +404,10 @@ func (s *Session) Close() error {
 }
 
 func (l *live) close(ctx context.Context) error {
+	if l.readOnly {
+		l.letGo()
+		return nil
+	}
 	if l.closing.Swap(true) {
 		select {
 		case <-l.done:

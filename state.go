@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/google/btree"
 )
@@ -89,6 +90,15 @@ func (s *state) ownedBy(id SessionID) int64 {
 	return 0
 }
 
+func (s *state) ephemeralsOf(id SessionID, fn func(path string)) {
+	if set := s.owned[id]; set != nil {
+		set.Ascend(func(n *znode) bool {
+			fn(n.path)
+			return true
+		})
+	}
+}
+
 func (s *state) origin(member string) *origin {
 	i, ok := slices.BinarySearchFunc(s.origins, member, func(o origin, m string) int { return cmp.Compare(o.member, m) })
 	if !ok {
@@ -139,12 +149,38 @@ func (s *state) recordMember(m memberRecord) Code {
 		case have.storage != "" && m.storage != have.storage:
 			return ErrWiped
 		}
+		m.client = have.client
 		*have = m
 		return 0
 	}
 	i, _ := slices.BinarySearchFunc(s.members, m.id, func(m memberRecord, id string) int { return cmp.Compare(m.id, id) })
 	s.members = slices.Insert(s.members, i, m)
 	return 0
+}
+
+// recordClients notes where a member serves clients.
+func (s *state) recordClients(member, addr string) Code {
+	m := s.member(member)
+	switch {
+	case !validClients(addr):
+		return ErrBadArguments
+	case m == nil:
+		return ErrNotMember
+	case m.client == addr:
+		return 0
+	}
+	m.client = addr
+	s.showConfig()
+	return 0
+}
+
+// validClients tells whether addr is "host:port" and can stand in the config znode, or is empty.
+func validClients(addr string) bool {
+	i := strings.LastIndexByte(addr, ':')
+	port, err := strconv.ParseUint(addr[i+1:], 10, 16)
+	return addr == "" || i > 0 && err == nil && port > 0 && len(addr) <= 256 && !strings.ContainsFunc(addr, func(r rune) bool {
+		return r <= ' ' || r >= 0x7f || r == ';' || r == '='
+	})
 }
 
 // configure takes over a committed configuration: it shows in the config znode (DM-15), and requests of members
@@ -164,7 +200,8 @@ func (s *state) configure(servers []server) {
 	s.showConfig()
 }
 
-// showConfig writes the config znode; it stays empty as long as there has only been one member.
+// showConfig writes the config znode, in ZooKeeper's format (OP-40); it stays empty as long as there has only been one
+// member.
 func (s *state) showConfig() {
 	n := s.nodes[configPath]
 	if len(s.servers) < 2 && n.data == "" {
@@ -172,15 +209,21 @@ func (s *state) showConfig() {
 	}
 	text := ""
 	for _, v := range s.servers {
-		role := ":observer"
+		role, addr, client := "observer", "", ""
 		if v.voter {
-			role = ":participant"
+			role = "participant"
 		}
-		addr := ""
 		if m := s.member(v.id); m != nil {
-			addr = m.addr
+			addr, client = m.addr, m.client
 		}
-		text += "server." + v.id + "=" + addr + role + "\n"
+		if i := strings.LastIndexByte(addr, ':'); i >= 0 {
+			addr += addr[i:] // ZooKeeper has two ports for what members do on one
+		}
+		text += "server." + v.id + "=" + addr + ":" + role
+		if client != "" {
+			text += ";" + client
+		}
+		text += "\n"
 	}
 	text += "version=" + strconv.FormatInt(int64(s.zxid), 16)
 	s.set(n, text, false, s.zxid, s.now)
@@ -234,6 +277,8 @@ func (s *state) apply(raw []byte, from string, st stamp) outcome {
 		if out.code = s.recordMember(q.member); out.code == 0 {
 			s.showConfig()
 		}
+	case reqClients:
+		out.code = s.recordClients(from, q.addr)
 	case reqReap:
 		out.code = s.reap(&q)
 	default:

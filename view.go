@@ -168,6 +168,33 @@ func (v *View) Prev(path, name string) (prev string, ok bool, err error) {
 	return prev, ok, err
 }
 
+// each calls fn for root and everything below it, whether or not it can be read. fn runs under the lock.
+func (v *View) each(root string, fn func(*znode, *content)) error {
+	var walk *walker
+	for more := true; more; {
+		err := v.at("walk", root, func() Code {
+			if walk == nil {
+				if _, _, code := v.find(root); code != 0 {
+					return code
+				}
+				walk = newWalker(v.view, v.full(root))
+			}
+			for range chunk {
+				n, c := walk.next()
+				if more = n != nil; !more {
+					break
+				}
+				fn(n, c)
+			}
+			return 0
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // Walk yields root and everything below it, parents before their children, directories in byte order. What the
 // session may not read is left out, with everything below it.
 func (v *View) Walk(root string) iter.Seq2[Znode, error] {

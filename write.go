@@ -130,7 +130,7 @@ func (s *Session) DeleteTree(ctx context.Context, path string) error {
 
 // SetACL replaces a znode's access control list if its aversion is the one given, or AnyVersion (DM-43).
 func (s *Session) SetACL(ctx context.Context, path string, acl []ACL, version int32) (Stat, error) {
-	r, err := s.Do(ctx, Op{kind: opSetACL, path: path, version: version, acl: append([]ACL{}, acl...)})
+	r, err := s.Do(ctx, OpSetACL(path, acl, version))
 	return r.Stat, err
 }
 
@@ -155,7 +155,7 @@ func (s *Session) Txn(ctx context.Context, ops ...Op) ([]Result, error) {
 // then called once, on a goroutine of its own, when the outcome is known, with what Txn would have returned. In all
 // other cases late is not called (E10).
 func (s *Session) TxnLate(ctx context.Context, late func([]Result, error), ops ...Op) ([]Result, error) {
-	raw, err := s.encode(ctx, "txn", "", ops)
+	raw, err := s.encode(ctx, "txn", "", ops, true)
 	if err != nil {
 		return nil, err
 	}
@@ -177,7 +177,7 @@ func (s *Session) transact(ctx context.Context, op string, ops ...Op) ([]Result,
 	if len(ops) == 1 {
 		path = ops[0].path
 	}
-	raw, err := s.encode(ctx, op, path, ops)
+	raw, err := s.encode(ctx, op, path, ops, true)
 	if err != nil {
 		return nil, err
 	}
@@ -188,13 +188,17 @@ func (s *Session) transact(ctx context.Context, op string, ops ...Op) ([]Result,
 	return s.results(op, ops, out)
 }
 
-// encode checks a transaction and puts it into bytes. What it refuses never reaches the log.
-func (s *Session) encode(ctx context.Context, op, path string, ops []Op) ([]byte, error) {
+// encode checks a transaction and puts it into bytes. What it refuses never reaches the log. With paths, it also
+// refuses bad paths and too many steps; without, the state is left to do so, in its own order.
+func (s *Session) encode(ctx context.Context, op, path string, ops []Op, paths bool) ([]byte, error) {
 	if err := s.begin(ctx, op, path); err != nil {
 		return nil, err
 	}
+	if s.readOnly {
+		return nil, &Error{Op: op, Path: path, Code: ErrNotReadOnly}
+	}
 	cfg := &s.m.cfg
-	if len(ops) > cfg.MaxTxnOps {
+	if paths && len(ops) > cfg.MaxTxnOps {
 		return nil, &Error{Op: op, Code: ErrTooLarge, Err: fmt.Errorf("%d steps, at most %d are allowed", len(ops), cfg.MaxTxnOps)}
 	}
 	size := 64
@@ -214,8 +218,10 @@ func (s *Session) encode(ctx context.Context, op, path string, ops []Op) ([]byte
 		if o.kind == 0 || o.kind == opDeleteTree && len(ops) > 1 {
 			return nil, &Error{Op: op, Path: path, Code: ErrBadArguments, Err: errors.New("not a valid step")}
 		}
-		if err := s.checkPath(op, path, test); err != nil {
-			return nil, err
+		if paths {
+			if err := s.checkPath(op, path, test); err != nil {
+				return nil, err
+			}
 		}
 		if len(o.data) > cfg.MaxValueSize {
 			return nil, &Error{Op: op, Path: path, Code: ErrTooLarge, Err: fmt.Errorf("value of %d bytes, at most %d are allowed", len(o.data), cfg.MaxValueSize)}

@@ -188,19 +188,12 @@ func (m *Member) NewSession(ctx context.Context, cfg SessionConfig) (*Session, e
 	if err := m.running("new session"); err != nil {
 		return nil, err
 	}
-	if len(cfg.Name) > maxSessionName || cfg.MaxEphemerals < 0 || cfg.Timeout < 0 {
-		return nil, &Error{Op: "new session", Code: ErrBadArguments}
-	}
-	ids, err := m.identities(cfg.Auth)
+	cfg, ids, err := m.negotiate("new session", cfg)
 	if err != nil {
 		return nil, err
 	}
-	orDefault(&cfg.MaxEphemerals, defaultEphemerals)
-	orDefault(&cfg.Timeout, m.cfg.SessionTimeout)
-	cfg.Timeout = min(max(cfg.Timeout, m.cfg.MinTimeout), m.cfg.MaxTimeout).Truncate(time.Millisecond)
-	password := make([]byte, 16)
-	rand.Read(password)
-	q := request{kind: reqOpen, timeout: cfg.Timeout.Milliseconds(), password: string(password), name: cfg.Name, ids: ids, limit: int64(cfg.MaxEphemerals)}
+	password := randomPassword()
+	q := request{kind: reqOpen, timeout: cfg.Timeout.Milliseconds(), password: password, name: cfg.Name, ids: ids, limit: int64(cfg.MaxEphemerals)}
 	sent := time.Now()
 	out, err := m.writes.submit(ctx, "new session", "", appendRequest(nil, &q))
 	if err != nil {
@@ -209,7 +202,26 @@ func (m *Member) NewSession(ctx context.Context, cfg SessionConfig) (*Session, e
 	if out.code != 0 {
 		return nil, &Error{Op: "new session", Code: out.code}
 	}
-	return m.adopt(out.id, out.zxid, cfg, string(password), ids, sent)
+	return m.adopt(out.id, out.zxid, cfg, password, ids, sent)
+}
+
+// negotiate checks what is asked of a session and fills it in (SS-4).
+func (m *Member) negotiate(op string, cfg SessionConfig) (SessionConfig, []Identity, error) {
+	if len(cfg.Name) > maxSessionName || cfg.MaxEphemerals < 0 || cfg.Timeout < 0 {
+		return cfg, nil, &Error{Op: op, Code: ErrBadArguments}
+	}
+	ids, err := m.identities(cfg.Auth)
+	orDefault(&cfg.MaxEphemerals, defaultEphemerals)
+	orDefault(&cfg.Timeout, m.cfg.SessionTimeout)
+	cfg.Timeout = min(max(cfg.Timeout, m.cfg.MinTimeout), m.cfg.MaxTimeout).Truncate(time.Millisecond)
+	return cfg, ids, err
+}
+
+// randomPassword is what proves a session's owner when it is attached (SS-2).
+func randomPassword() string {
+	b := make([]byte, 16)
+	rand.Read(b)
+	return string(b)
 }
 
 // adopt makes the handle of a session that the state has.

@@ -21,12 +21,13 @@ type addressBook struct {
 	hints   map[string]string           // from Config.Peers
 	known   map[string]raftnet.Identity // from handshakes: the newest incarnation of each
 	members []string                    // other members of the committed configuration
-	lost    map[string]bool             // members whose streams broke
+	lost    map[string]uint64           // members whose streams broke: the newest such incarnation
+	doubted uint64                      // the term whose leader is being suspected
 	self    string
 }
 
 func (a *addressBook) start(cfg *Config) {
-	a.hints, a.known, a.lost, a.self = map[string]string{}, map[string]raftnet.Identity{}, map[string]bool{}, cfg.ID
+	a.hints, a.known, a.lost, a.self = map[string]string{}, map[string]raftnet.Identity{}, map[string]uint64{}, cfg.ID
 	for _, p := range cfg.Peers {
 		a.hints[p.ID] = p.Addr
 	}
@@ -236,7 +237,7 @@ func (m *Member) announce() {
 func (m *Member) raftConfig() *raft.Config {
 	c := raft.DefaultConfig()
 	c.LocalID = raft.ServerID(m.cfg.ID)
-	c.HeartbeatTimeout, c.ElectionTimeout, c.LeaderLeaseTimeout = m.cfg.Heartbeat, m.cfg.Election, m.cfg.Heartbeat
+	c.HeartbeatTimeout, c.ElectionTimeout, c.LeaderLeaseTimeout = m.cfg.Heartbeat, m.cfg.Election, m.cfg.Heartbeat-nudge
 	c.CommitTimeout = 50 * time.Millisecond
 	c.MaxAppendEntries = 16
 	c.BatchApplyCh = false
@@ -402,8 +403,22 @@ func (m *Member) firstElection(voters []string) {
 	case <-m.stop:
 		return
 	}
-	if _, leader := m.raft.LeaderWithID(); leader == "" && m.raft.CurrentTerm() <= 1 && m.raft.State() == raft.Follower {
-		m.net.TimeoutNow(m.life)
+	if _, leader := m.raft.LeaderWithID(); leader == "" && m.raft.CurrentTerm() <= 1 {
+		m.look()
+	}
+}
+
+// nudge is what the heartbeat timeout is shortened by to make raft look at it.
+const nudge = time.Nanosecond
+
+// look makes a follower's raft look, once, whether it has heard from a leader in time, as it does by itself every second
+// or two: if not it stands, after a pre-vote. Whoever loses then follows the winner, other than a member that was told
+// to stand by TimeoutNow, which stays a candidate until its election times out.
+func (m *Member) look() {
+	c := m.raft.ReloadableConfig()
+	c.HeartbeatTimeout = m.cfg.Heartbeat - nudge
+	if err := m.raft.ReloadConfig(c); err != nil {
+		m.log.Warn("the first election is left to raft's timeout", "err", err)
 	}
 }
 

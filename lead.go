@@ -72,6 +72,7 @@ func (m *Member) follow() {
 			return
 		}
 		m.noteRole()
+		m.doubt()
 		signal(m.writes.leader)
 		signal(m.keeper.wake)
 	}

@@ -182,7 +182,8 @@ type Net struct {
 	done     chan struct{} // closed when Close has finished
 	wg       sync.WaitGroup
 
-	sentTerm atomic.Uint64 // newest term an AppendEntries was sent in
+	sentTerm   atomic.Uint64 // newest term an AppendEntries was sent in
+	installing atomic.Int32  // snapshots that raft is at
 
 	mu      sync.Mutex // guards the fields below; never held during I/O or a callback
 	closed  bool
@@ -192,6 +193,8 @@ type Net struct {
 	opening int                  // of those, in handshake
 	perPeer map[string]int       // of those past it, by claimed id
 	raftIn  map[life]int         // of those, for raft
+	leader  life                 // who led this member last
+	ledTerm uint64               // in which term
 }
 
 // life is one incarnation of a member.

@@ -270,6 +270,9 @@ func (n *Net) answerRaft(ctx context.Context, s *stream, kind byte, req []byte) 
 	if err := n.cfg.AdmitRaft(s.remote, cmd); err != nil {
 		return statusError, errorText(err), nil
 	}
+	if a, ok := cmd.(*raft.AppendEntriesRequest); ok {
+		n.leads(s, a.Term)
+	}
 	got, err := n.deliver(ctx, raft.RPC{Command: cmd}, n.cfg.CallTimeout)
 	if err != nil {
 		return 0, nil, err
@@ -342,8 +345,10 @@ func (n *Net) serveSnapshot(ctx context.Context, s *stream, req []byte) error {
 	if err := n.cfg.AdmitRaft(s.remote, cmd); err != nil {
 		return s.respond(n.cfg.CallTimeout, statusError, errorText(err))
 	}
+	install := cmd.(*raft.InstallSnapshotRequest)
+	n.leads(s, install.Term)
 	contents := &contents{s: s}
-	contents.left.Store(cmd.(*raft.InstallSnapshotRequest).Size)
+	contents.left.Store(install.Size)
 	answer := make(chan raft.RPCResponse, 1)
 	timer := time.NewTimer(n.cfg.CallTimeout)
 	defer timer.Stop()
@@ -356,6 +361,7 @@ func (n *Net) serveSnapshot(ctx context.Context, s *stream, req []byte) error {
 	case <-timer.C:
 		return fmt.Errorf("%w: raft is not listening", errAbandoned)
 	}
+	done := n.install(answer)
 	if err := s.respond(n.cfg.CallTimeout, statusOngoing, nil); err != nil {
 		return err
 	}
@@ -364,7 +370,7 @@ func (n *Net) serveSnapshot(ctx context.Context, s *stream, req []byte) error {
 	left, since := contents.left.Load(), time.Now()
 	for {
 		select {
-		case got := <-answer:
+		case got := <-done:
 			if _, err := io.Copy(io.Discard, contents); err != nil { // in case raft left something
 				return err
 			}
@@ -390,6 +396,45 @@ func (n *Net) serveSnapshot(ctx context.Context, s *stream, req []byte) error {
 			return errAbandoned
 		}
 	}
+}
+
+// install notes that raft is at a snapshot until it answers, which may be long after its stream has broken.
+func (n *Net) install(answer <-chan raft.RPCResponse) <-chan raft.RPCResponse {
+	done := make(chan raft.RPCResponse, 1)
+	n.installing.Add(1)
+	started := n.spawn(func() {
+		defer n.installing.Add(-1)
+		select {
+		case got := <-answer:
+			done <- got
+		case <-n.ctx.Done():
+		}
+	})
+	if !started {
+		n.installing.Add(-1)
+	}
+	return done
+}
+
+// Installing reports whether raft receives or restores a snapshot. Meanwhile it does nothing else: it neither stands for
+// election nor votes.
+func (n *Net) Installing() bool { return n.installing.Load() > 0 }
+
+// leads notes that the member at the other end of s leads.
+func (n *Net) leads(s *stream, term uint64) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if term >= n.ledTerm {
+		n.ledTerm, n.leader = term, life{s.remote.ID, s.remote.Incarnation}
+	}
+}
+
+// Leader returns who has sent entries, a heartbeat or a snapshot to this member in the newest term: raft has heard of it
+// as the leader, or is about to. The id is empty if nobody has.
+func (n *Net) Leader() (id string, incarnation, term uint64) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.leader.id, n.leader.incarnation, n.ledTerm
 }
 
 // contents is what raft reads of a snapshot: exactly what was announced, and

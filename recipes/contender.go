@@ -10,20 +10,31 @@ import (
 	"github.com/seed-541fafe0/zk"
 )
 
-// contender is a znode of ours that stands in a line, or in a room, with those of others.
+// contender is a znode of ours that stands in a line, or in a room, with those of others. It may be several znodes, made
+// by one transaction: they are one in all that follows.
 type contender struct {
 	s     *zk.Session
 	path  string
 	token zk.Token
+	more  []string // further znodes that were created with the one at path
 }
 
 // enter makes a contender by a transaction whose last step creates its znode. Whatever becomes of ctx, the znode is
 // there if and only if enter returns without an error: if the outcome is not known in time it is deleted as soon as
 // it is (E10).
 func enter(ctx context.Context, s *zk.Session, steps ...zk.Op) (*contender, error) {
+	return enterAll(ctx, s, 1, steps...)
+}
+
+// enterAll is enter for a contender of n znodes, which the last n steps create.
+func enterAll(ctx context.Context, s *zk.Session, n int, steps ...zk.Op) (*contender, error) {
 	made := func(results []zk.Result) *contender {
-		r := results[len(results)-1]
-		return &contender{s, r.Path, zk.Token(r.Stat.Czxid)}
+		results = results[len(results)-n:]
+		c := &contender{s: s, path: results[0].Path, token: zk.Token(results[0].Stat.Czxid)}
+		for _, r := range results[1:] {
+			c.more = append(c.more, r.Path)
+		}
+		return c
 	}
 	results, err := s.TxnLate(ctx, func(results []zk.Result, err error) {
 		if err == nil {
@@ -44,18 +55,50 @@ func explain(ctx context.Context, err error) error {
 	return err
 }
 
+// znodes are the parts of a contender, each by itself.
+func (c *contender) znodes() []contender {
+	list := []contender{{s: c.s, path: c.path, token: c.token}}
+	for _, path := range c.more {
+		list = append(list, contender{s: c.s, path: path, token: c.token})
+	}
+	return list
+}
+
 func (c *contender) guard() zk.Op { return zk.OpCheckCreated(c.path, c.token) }
 
-// remove deletes the znode, that incarnation only, and does something besides where that is possible. It is nil if the
-// znode is gone already.
+// guards make a transaction fail unless all the znodes are there.
+func (c *contender) guards() (steps []zk.Op) {
+	for _, z := range c.znodes() {
+		steps = append(steps, z.guard())
+	}
+	return steps
+}
+
+// leaving are the steps that delete the znodes, those incarnations only.
+func (c *contender) leaving() []zk.Op {
+	steps := c.guards()
+	for _, z := range c.znodes() {
+		steps = append(steps, zk.OpDelete(z.path, zk.AnyVersion))
+	}
+	return steps
+}
+
+// remove deletes the znodes, those incarnations only, and does something besides where that is possible. It is nil if
+// they are gone already.
 func (c *contender) remove(ctx context.Context, besides ...zk.Op) error {
-	own := []zk.Op{c.guard(), zk.OpDelete(c.path, zk.AnyVersion)}
+	own := c.leaving()
 	_, err := c.s.Txn(ctx, append(own, besides...)...)
 	if txn, ok := errors.AsType[*zk.TxnError](err); ok && txn.Index >= len(own) {
 		_, err = c.s.Txn(ctx, own...) // what it was to do besides cannot be done, which is no reason to stay
 	}
-	if errors.Is(err, zk.ErrGuard) {
-		return nil
+	if !errors.Is(err, zk.ErrGuard) {
+		return err
+	}
+	err = nil
+	if len(c.more) > 0 { // one is gone, which is no reason to leave the others
+		for _, z := range c.znodes() {
+			err = errors.Join(err, z.remove(ctx))
+		}
 	}
 	return err
 }
@@ -82,76 +125,109 @@ func (c *contender) check(st zk.Stat) error {
 	return nil
 }
 
-// line says what a contender waits for.
+// line says who has to go before a contender.
 type line struct {
-	blocks func(name string) bool                 // must it go first?
-	pause  func() (left time.Duration, err error) // how long to wait once nobody blocks; may be nil
+	blocks func(name string) bool // must whoever has that name go first? It must only look at the name
+	told   func()                 // is called after every look at the line; may be nil
 }
 
-// await returns the right to c's znode once nobody in line before it, of those that block it, is left and the session's
-// lease is valid. It watches two znodes, its own and the nearest one before it, lists nothing and polls nothing. Local
-// reads are enough: who precedes was created earlier in the log, so it is visible here, or gone. A member that lags can
-// only delay a grant, never invent one, because the lease is checked last.
-func (c *contender) await(ctx context.Context, l line) (*right, error) {
+// wait is what a contender waits for before it looks again, besides a change of its own znode.
+type wait struct {
+	changed [2]<-chan zk.Event // nil where there is nothing
+	left    time.Duration      // 0: no time is to pass
+}
+
+// mind calls look until it is done, again whenever c's own znode has changed or what look waits for has happened. What
+// look watches under the context it is given is forgotten when it is called again. The error is look's, or says that the
+// znode is gone, or the session, or ctx.
+func (c *contender) mind(ctx context.Context, look func(watching context.Context) (done bool, w wait, err error)) error {
+	for {
+		done, err := c.glance(ctx, look)
+		if err != nil {
+			return c.failed(ctx, err)
+		}
+		if done {
+			return nil
+		}
+	}
+}
+
+func (c *contender) glance(ctx context.Context, look func(watching context.Context) (done bool, w wait, err error)) (done bool, err error) {
 	watching, cancel := context.WithCancel(ctx)
 	defer cancel()
-	var own, before <-chan zk.Event // nil where none is armed
-	watched := ""
+	st, _, own, err := c.s.ExistsW(watching, c.path)
+	if err == nil {
+		err = c.check(st)
+	}
+	if err != nil {
+		return false, err
+	}
+	done, w, err := look(watching)
+	if done || err != nil {
+		return done, err
+	}
+	var due <-chan time.Time
+	if w.left > 0 {
+		t := time.NewTimer(w.left)
+		defer t.Stop()
+		due = t.C
+	}
+	select {
+	case <-own:
+	case <-w.changed[0]:
+	case <-w.changed[1]:
+	case <-due:
+	case <-ctx.Done():
+		return false, ended(ctx)
+	}
+	return false, nil
+}
+
+// ahead finds and watches the nearest one in line that has to go before c. It lists nothing. Local reads are enough:
+// who precedes was created earlier in the log, so it is visible here, or gone.
+func (l line) ahead(watching context.Context, c *contender) (blocked bool, w wait, err error) {
 	for {
-		if own == nil {
-			_, st, ch, err := c.s.GetW(watching, c.path)
-			if err == nil {
-				err = c.check(st)
-			}
-			if err != nil {
-				return nil, c.failed(ctx, err)
-			}
-			own = ch
-		}
 		nearest, blocked, err := c.s.Preceding(watching, c.path, l.blocks)
+		if l.told != nil {
+			l.told()
+		}
+		if err != nil || !blocked {
+			return false, wait{}, err
+		}
+		_, ok, gone, err := c.s.ExistsW(watching, nearest.Path)
+		if err != nil || ok {
+			return true, wait{changed: [2]<-chan zk.Event{gone}}, err
+		}
+	}
+}
+
+// await returns the right to c's znode once nobody that has to go first is left in line before it and the session's
+// lease is valid. It watches two znodes, its own and the nearest one before it, and polls nothing.
+func (c *contender) await(ctx context.Context, l line) (*right, error) {
+	err := c.mind(ctx, func(watching context.Context) (bool, wait, error) {
+		blocked, w, err := l.ahead(watching, c)
+		return !blocked, w, err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return c.take(ctx)
+}
+
+// take returns the right to c's znodes, which nobody has to go before any more: nobody ever will. A member that lags can
+// only delay a grant, never invent one, because the lease is checked last; without a lease take waits for the next one.
+func (c *contender) take(ctx context.Context) (*right, error) {
+	for {
+		r, err := grant(*c)
+		if errors.Is(err, zk.ErrSuspended) {
+			if err = recovered(ctx, c.s); err == nil {
+				continue
+			}
+		}
 		if err != nil {
 			return nil, c.failed(ctx, err)
 		}
-		pause := time.Duration(0)
-		if !blocked && l.pause != nil {
-			if pause, err = l.pause(); err != nil {
-				return nil, c.failed(ctx, err)
-			}
-		}
-		if !blocked && pause <= 0 {
-			r, err := grant(*c)
-			if errors.Is(err, zk.ErrSuspended) {
-				err = recovered(ctx, c.s)
-			} else if err == nil {
-				return r, nil
-			}
-			if err != nil {
-				return nil, c.failed(ctx, err)
-			}
-			continue
-		}
-		var due <-chan time.Time
-		if pause > 0 {
-			due = time.After(pause)
-		} else if before == nil || watched != nearest.Path {
-			_, _, ch, err := c.s.GetW(watching, nearest.Path)
-			if errors.Is(err, zk.ErrNoNode) {
-				continue // it left in between
-			}
-			if err != nil {
-				return nil, c.failed(ctx, err)
-			}
-			before, watched = ch, nearest.Path
-		}
-		select {
-		case <-own:
-			own = nil
-		case <-before:
-			before = nil
-		case <-due:
-		case <-ctx.Done():
-			return nil, ended(ctx)
-		}
+		return r, nil
 	}
 }
 

@@ -17,11 +17,6 @@ import (
 
 const grace = 30 * time.Second
 
-// A directory that is empty when it is looked at by the reaper goes, and with it the record of a grace.
-var unreaped = zktest.Config{Base: zk.Config{ReapInterval: 3 * time.Minute}}
-
-var unreapedShort = zktest.Config{Base: zk.Config{ReapInterval: 3 * time.Minute, SessionTimeout: 4 * time.Second, MinTimeout: 3 * time.Second, LeaseMargin: 2 * time.Second}}
-
 // graceful is a lock of i's session whose holder is mourned.
 func (sc *scene) graceful(i int) *recipes.Lock {
 	l := recipes.NewLock(sc.s[i], "/app/lock")
@@ -53,7 +48,7 @@ func lasts(t *testing.T, began, over time.Time) {
 func TestGraceAfterCrash(t *testing.T) {
 	for _, heir := range []bool{false, true} {
 		t.Run(fmt.Sprint("heir has one ", heir), func(t *testing.T) {
-			onStage(t, unreaped, func(t *testing.T, ctx context.Context, sc *scene) {
+			onStage(t, zktest.Config{}, func(t *testing.T, ctx context.Context, sc *scene) {
 				h := acquire(t, ctx, sc.graceful(0))
 				l := sc.locks[1]
 				if heir {
@@ -65,10 +60,10 @@ func TestGraceAfterCrash(t *testing.T) {
 				began := sc.vacancy(t, 1, h)
 				n := granted(t, next)
 				lasts(t, began, n.Session().Now())
-				data, _, err := sc.s[1].Get(ctx, "/app/lock")
+				_, recorded, err := sc.s[1].Exists(ctx, "/app/lock-grace")
 				must(t, err)
-				if (len(data) != 0) != heir { // its own record, or none
-					t.Errorf("record %q", data)
+				if recorded != heir { // its own record, or none
+					t.Errorf("recorded: %v", recorded)
 				}
 				must(t, n.Release(ctx)) // in order: nobody waits any more
 				released := time.Now()
@@ -83,7 +78,7 @@ func TestGraceAfterCrash(t *testing.T) {
 
 // An orderly release, the giving up of a waiter, and a failed try leave no grace.
 func TestNoGraceAfterRelease(t *testing.T) {
-	onStage(t, unreaped, func(t *testing.T, ctx context.Context, sc *scene) {
+	onStage(t, zktest.Config{}, func(t *testing.T, ctx context.Context, sc *scene) {
 		for i, end := range []func(h *recipes.Held, next <-chan attempt) *recipes.Held{
 			func(h *recipes.Held, next <-chan attempt) *recipes.Held {
 				must(t, h.Release(ctx))
@@ -118,10 +113,10 @@ func TestNoGraceAfterRelease(t *testing.T) {
 				t.Errorf("%d: granted after %v", i, took)
 			}
 			must(t, n.Release(ctx))
-			data, _, err := sc.s[1].Get(ctx, "/app/lock")
+			_, recorded, err := sc.s[1].Exists(ctx, "/app/lock-grace")
 			must(t, err)
-			if len(data) != 0 {
-				t.Errorf("%d: record %q", i, data)
+			if recorded {
+				t.Errorf("%d: the record is left", i)
 			}
 		}
 	})
@@ -131,7 +126,7 @@ func TestNoGraceAfterRelease(t *testing.T) {
 func TestGraceTryAcquire(t *testing.T) {
 	for _, foreign := range []bool{false, true} {
 		t.Run(fmt.Sprint("foreign ", foreign), func(t *testing.T) {
-			onStage(t, unreaped, func(t *testing.T, ctx context.Context, sc *scene) {
+			onStage(t, zktest.Config{}, func(t *testing.T, ctx context.Context, sc *scene) {
 				if foreign {
 					_, err := sc.s[1].Create(ctx, "/app/lock/foreign", nil, zk.Ephemeral|zk.Parents)
 					must(t, err)
@@ -171,7 +166,7 @@ func TestGraceTryAcquire(t *testing.T) {
 
 // Who comes while somebody else waits for the grace does not prolong it, and if that one gives up the next goes on.
 func TestGraceIsSeenOnce(t *testing.T) {
-	onStage(t, unreaped, func(t *testing.T, ctx context.Context, sc *scene) {
+	onStage(t, zktest.Config{}, func(t *testing.T, ctx context.Context, sc *scene) {
 		h := acquire(t, ctx, sc.graceful(0))
 		next := queue(t, ctx, sc.locks[1])
 		must(t, sc.c.Crash(sc.at[0]))
@@ -198,7 +193,7 @@ func TestGraceIsSeenOnce(t *testing.T) {
 
 // Who waits for a grace keeps all the promises of a wait: it ends with ctx, with the session, with its znode.
 func TestGraceWaitEnds(t *testing.T) {
-	onStage(t, unreaped, func(t *testing.T, ctx context.Context, sc *scene) {
+	onStage(t, zktest.Config{}, func(t *testing.T, ctx context.Context, sc *scene) {
 		h := acquire(t, ctx, sc.graceful(0))
 		must(t, sc.c.Quiesce(ctx))
 		must(t, sc.c.Crash(sc.at[0]))
@@ -227,7 +222,7 @@ func TestGraceWaitEnds(t *testing.T) {
 
 // A loss is no release: a holder that was suspended is mourned, although it deletes its znode itself.
 func TestGraceAfterLoss(t *testing.T) {
-	onStage(t, unreapedShort, func(t *testing.T, ctx context.Context, sc *scene) {
+	onStage(t, short, func(t *testing.T, ctx context.Context, sc *scene) {
 		h := acquire(t, ctx, sc.graceful(0))
 		next := queue(t, ctx, sc.locks[1])
 		sc.suspend(t, 0)
@@ -257,7 +252,7 @@ func TestGraceAfterLoss(t *testing.T) {
 
 // A context that ends while the grace is recorded leaves neither a contender nor a grace.
 func TestGraceRecordCancelled(t *testing.T) {
-	onStage(t, unreaped, func(t *testing.T, ctx context.Context, sc *scene) {
+	onStage(t, zktest.Config{}, func(t *testing.T, ctx context.Context, sc *scene) {
 		h := acquire(t, ctx, sc.locks[0])
 		must(t, h.Release(ctx))
 		sc.c.Network().Latency(5*time.Millisecond, 5*time.Millisecond)
@@ -291,7 +286,7 @@ func TestGraceRecordCancelled(t *testing.T) {
 
 // While the session is suspended the grace can be recorded for nobody; the place in line is kept.
 func TestGraceRecordSuspended(t *testing.T) {
-	onStage(t, unreapedShort, func(t *testing.T, ctx context.Context, sc *scene) {
+	onStage(t, short, func(t *testing.T, ctx context.Context, sc *scene) {
 		h := acquire(t, ctx, sc.locks[1])
 		next := queue(t, ctx, sc.graceful(0))
 		l := leader(t, ctx, sc.c)
@@ -305,18 +300,42 @@ func TestGraceRecordSuspended(t *testing.T) {
 	})
 }
 
-// What is no record of ours in the lock's znode is no grace.
+// A grace is kept although nobody is in line when the holder dies and the lock's directory is reaped.
+func TestGraceOutlivesDirectory(t *testing.T) {
+	onStage(t, zktest.Config{Base: zk.Config{ReapInterval: time.Second}}, func(t *testing.T, ctx context.Context, sc *scene) {
+		acquire(t, ctx, sc.graceful(0))
+		must(t, sc.c.Quiesce(ctx))
+		must(t, sc.c.Crash(sc.at[0]))
+		eventually(t, "not reaped", func() bool {
+			_, ok, err := sc.s[1].Exists(ctx, "/app/lock")
+			must(t, err)
+			return !ok
+		})
+		_, err := sc.locks[2].TryAcquire(ctx) // the vacancy is seen now
+		wants(t, err, recipes.ErrNotAcquired)
+		began := sc.s[1].Now()
+		n := acquire(t, ctx, sc.locks[1])
+		lasts(t, began, n.Session().Now())
+		must(t, n.Release(ctx))
+		residue(t, ctx, sc.c, "/")
+	})
+}
+
+// What is no record of ours where a grace is kept is no grace.
 func TestGraceOfNobody(t *testing.T) {
-	onStage(t, unreaped, func(t *testing.T, ctx context.Context, sc *scene) {
+	onStage(t, zktest.Config{}, func(t *testing.T, ctx context.Context, sc *scene) {
 		for _, data := range []string{"", "x", "{}", "null", "[]", `{"holder":0,"millis":100000}`, `{"holder":5,"millis":0}`, `{"holder":5,"millis":-9223372036854775808}`, `{"holder":-1,"millis":"x"}`} {
 			h := acquire(t, ctx, sc.locks[0])
-			_, err := sc.s[0].Set(ctx, "/app/lock", []byte(data), zk.AnyVersion)
+			_, err := sc.s[0].Create(ctx, "/app/lock-grace", []byte(data), zk.Persistent)
 			must(t, err)
 			must(t, h.Release(ctx))
 			began := time.Now()
 			h = acquire(t, ctx, sc.locks[1])
 			if took := time.Since(began); took > time.Second {
 				t.Errorf("%s: waited %v", data, took)
+			}
+			if _, recorded, err := sc.s[1].Exists(ctx, "/app/lock-grace"); err != nil || recorded {
+				t.Errorf("%s: left, %v", data, err)
 			}
 			must(t, h.Release(ctx))
 		}

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -34,63 +35,81 @@ type Held struct {
 // right is what all handles of one grant share.
 type right struct {
 	contender
+	fence zk.Token        // what Held.Token shows
 	lease context.Context // in which it was granted
 	ctx   context.Context // ends with the right
 	free  func()          // ends it, unless it has ended
-	gone  chan struct{}   // closed when the znode is known to be gone, or nothing more can be done about it
+	gone  chan struct{}   // closed when the znodes are known to be gone, or nothing more can be done about it
+	stale func() error    // may know that the right is over before ctx does; may be nil
 
 	acking atomic.Bool // the holder is deleting the znode: that is no loss
 
-	mu      sync.Mutex // guards the fields below
-	owed    int        // releases
-	parting []zk.Op    // what an orderly release does besides deleting the znode
-	orderly bool       // it was released, not lost
-	err     error      // of the removal; set before gone is closed
+	mu      sync.Mutex   // guards the fields below
+	owed    int          // releases
+	parting func() error // what an orderly release does instead of deleting the znodes; may be nil
+	orderly bool         // it was released, not lost
+	err     error        // of the removal; set before gone is closed
 	revoked chan struct{}
 }
 
-// grant arms the right to a znode. The error is zk.ErrNoNode if that incarnation is gone, zk.ErrSuspended if the lease is
-// not valid, or that the session is over.
+// grant arms the right to a contender's znodes. The error is zk.ErrNoNode if one of those incarnations is gone,
+// zk.ErrSuspended if the lease is not valid, or that the session is over.
 func grant(c contender) (*right, error) {
 	lease := c.s.Context()
-	ctx, free, err := c.s.ContextWhile(context.Background(), c.path, c.token)
-	if err != nil {
-		return nil, err
+	ctx := context.Background()
+	var frees []func()
+	free := func() {
+		for _, f := range slices.Backward(frees) {
+			f()
+		}
+	}
+	for _, z := range c.znodes() {
+		held, f, err := c.s.ContextWhile(ctx, z.path, z.token)
+		if err != nil {
+			free()
+			return nil, err
+		}
+		ctx, frees = held, append(frees, f)
 	}
 	if lease.Err() != nil { // the other one that began since is not what Valid looks at
 		free()
 		return nil, &zk.Error{Op: "grant", Path: c.path, Code: zk.ErrSuspended}
 	}
-	r := &right{contender: c, lease: lease, ctx: ctx, free: free, gone: make(chan struct{}), owed: 1}
+	r := &right{contender: c, fence: c.token, lease: lease, ctx: ctx, free: free, gone: make(chan struct{}), owed: 1}
 	context.AfterFunc(ctx, r.vacate)
 	return r, nil
 }
 
-// vacate deletes the znode of a right that has ended, by whatever cause, unless it is gone already. It runs once, in
+// vacate deletes the znodes of a right that has ended, by whatever cause, unless they are gone already. It runs once, in
 // the background and under no context but the session's life: a holder that stops waiting leaves nothing behind.
 func (r *right) vacate() {
 	defer close(r.gone)
-	r.free() // where the znode was deleted by another, that leaves what watched over the lease
-	if cause := context.Cause(r.ctx); errors.Is(cause, zk.ErrNoNode) || over(cause) {
+	r.free() // where a znode was deleted by another, that leaves what watched over the lease and over the others
+	if cause := context.Cause(r.ctx); errors.Is(cause, zk.ErrNoNode) && len(r.more) == 0 || over(cause) {
 		return
 	}
 	r.mu.Lock()
-	var parting []zk.Op
-	if r.orderly {
-		parting = r.parting
+	depart := r.parting
+	if depart == nil || !r.orderly {
+		depart = func() error { return r.contender.quit() }
 	}
 	r.mu.Unlock()
-	err := r.contender.quit(parting...)
+	err := depart()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.err = err
 }
 
-// onRelease says what an orderly release does besides deleting the znode.
+// onRelease says what an orderly release does besides deleting the znodes.
 func (r *right) onRelease(steps []zk.Op) {
+	r.departBy(func() error { return r.contender.quit(steps...) })
+}
+
+// departBy says what an orderly release does instead of deleting the znodes.
+func (r *right) departBy(depart func() error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.parting = steps
+	r.parting = depart
 }
 
 // lost returns nil while the right is valid, then why it is not.
@@ -102,7 +121,10 @@ func (r *right) lost() error {
 		cause = context.Cause(r.ctx)
 	case r.lease.Err() != nil:
 		cause = context.Cause(r.lease)
-	default:
+	case r.stale != nil:
+		cause = r.stale()
+	}
+	if cause == nil {
 		return nil
 	}
 	if errors.Is(cause, context.Canceled) || r.acking.Load() && errors.Is(cause, zk.ErrNoNode) {
@@ -131,32 +153,41 @@ func (h *Held) Valid() bool { return h.Err() == nil }
 
 // Token is the zxid of the grant's znode: among the grants of one path it strictly increases for ever (HELD-S2). Send
 // it along with every effect outside of the tree.
-func (h *Held) Token() zk.Token { return h.right.token }
+func (h *Held) Token() zk.Token { return h.right.fence }
 
 // Session returns the session the right is bound to.
 func (h *Held) Session() *zk.Session { return h.right.s }
 
-// Path returns the znode the right is bound to.
+// Path returns the znode the right is bound to, the first one where it is bound to several.
 func (h *Held) Path() string { return h.right.path }
 
-// Guard is a step that makes a transaction fail with zk.ErrGuard if the right's znode is gone or another one stands in
-// its place (HELD-S3). Put it first. It must be used with Session, or a session of the same prefix.
+// Guard is a step that makes a transaction fail with zk.ErrGuard if the znode at Path is gone or another one stands in
+// its place (HELD-S3). Put it first. It must be used with Session, or a session of the same prefix. Where a right is
+// bound to several znodes, by LockAll or Semaphore.AcquireN, Guards has a step for each.
 func (h *Held) Guard() zk.Op { return h.right.guard() }
+
+// Guards are the steps that make a transaction fail with zk.ErrGuard unless all the znodes of the right stand: Guard, and
+// more of its kind where there are more znodes.
+func (h *Held) Guards() []zk.Op { return h.right.guards() }
 
 // Verify asks the leader whether the right still stands. It returns nil, the error of Err, or that of the read.
 func (h *Held) Verify(ctx context.Context) error {
 	if ctx == nil {
 		return badArgument("verify", h.right.path, "nil context")
 	}
-	st, ok, err := h.right.s.Exists(ctx, h.right.path, zk.Linearizable)
-	if lost := h.Err(); lost != nil {
-		return lost
-	}
-	if err != nil {
-		return err
-	}
-	if !ok || zk.Token(st.Czxid) != h.right.token {
-		return fmt.Errorf("%w: %w", ErrLost, zk.ErrNoNode)
+	opts := []zk.ReadOption{zk.Linearizable}
+	for _, z := range h.right.znodes() {
+		st, ok, err := z.s.Exists(ctx, z.path, opts...)
+		if lost := h.Err(); lost != nil {
+			return lost
+		}
+		if err != nil {
+			return err
+		}
+		if !ok || zk.Token(st.Czxid) != z.token {
+			return fmt.Errorf("%w: %w", ErrLost, zk.ErrNoNode)
+		}
+		opts = nil // this member has heard of all that the first read has seen
 	}
 	return nil
 }
@@ -179,14 +210,18 @@ func (h *Held) Context(parent context.Context) (ctx context.Context, cancel cont
 }
 
 // Revoked is closed when somebody has asked for the right by Revoke, or by Curator's means. That alone ends nothing
-// (REV-S1). The first call starts a goroutine that ends with the right.
+// (REV-S1). The first call starts a goroutine for each znode of the right; they end with it.
 func (h *Held) Revoked() <-chan struct{} {
 	r := h.right
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.revoked == nil {
-		r.revoked = make(chan struct{})
-		go r.heed(r.revoked)
+		revoked := make(chan struct{})
+		r.revoked = revoked
+		asked := sync.OnceFunc(func() { close(revoked) })
+		for _, z := range r.znodes() {
+			go z.heed(r.ctx, asked)
+		}
 	}
 	return r.revoked
 }
@@ -196,17 +231,18 @@ const (
 	unlockData = "unlock"     // of ZooKeeper's recipes page
 )
 
-func (r *right) heed(revoked chan struct{}) {
+// heed calls asked when the znode's data asks for it.
+func (c *contender) heed(ctx context.Context, asked func()) {
 	for {
-		data, _, changed, err := r.s.GetW(r.ctx, r.path)
+		data, _, changed, err := c.s.GetW(ctx, c.path)
 		if err != nil {
 			return
 		}
 		if string(data) == revokeData || string(data) == unlockData {
-			close(revoked)
+			asked()
 			return
 		}
-		<-changed // closed at the latest with r.ctx
+		<-changed // closed at the latest with ctx
 	}
 }
 

@@ -5,8 +5,6 @@ package recipes
 import (
 	"context"
 	"errors"
-	"fmt"
-	"log/slog"
 	"sync"
 	"time"
 
@@ -34,12 +32,13 @@ type Lock struct {
 	Layout  Layout
 
 	// Grace delays the grant to a successor of a holder that vanished without a release, so that effects which the
-	// dead holder had under way can arrive first. 0 means none. It costs one write more for each grant. The delay that
-	// counts is the dead holder's. It is kept in PATH itself: where nobody is in line when the holder dies, the grace is
-	// over with the next reaping of empty containers (zk.Config.ReapInterval).
+	// dead holder had under way can arrive first: lock-delay, elsewhere. 0 means none. It costs one write more for each
+	// grant, and PATH-grace, a persistent znode that says so as long as the lock is held. It begins when somebody sees
+	// the vacancy, however late that is, and lasts for what the dead holder asked for.
 	Grace time.Duration
 
-	mixed sync.Once
+	once  sync.Once
+	mixed mixture
 }
 
 // NewLock returns a lock on path.
@@ -62,50 +61,53 @@ func (l *Lock) Acquire(ctx context.Context) (*Held, error) {
 
 // contender is the step that joins the line.
 func (l *Lock) contender(s *zk.Session) zk.Op {
-	data := l.Data
-	if data == nil {
-		data = fmt.Appendf(nil, "%s %v", s.Member().ID(), s.ID())
-	}
-	return zk.OpCreate(join(l.Path, lockKind.prefix(l.Layout)), data, zk.Ephemeral|zk.Sequential|zk.Parents)
+	return zk.OpCreate(join(l.Path, lockKind.prefix(l.Layout)), signed(s, l.Data), zk.Ephemeral|zk.Sequential|zk.Parents)
 }
 
-// hold waits in line, and for the grace of a crashed holder.
-func (l *Lock) hold(ctx context.Context, c *contender) (*Held, error) {
+// line has everybody who contends.
+func (l *Lock) line() line {
+	l.once.Do(func() { l.mixed.what, l.mixed.path, l.mixed.layout = "Lock", l.Path, l.Layout })
+	return line{blocks: func(name string) bool { return l.mixed.of(name, lockKind) }, told: l.mixed.tell}
+}
+
+// turn is what a contender of this lock does until the lock is its own: it waits in line, and for the grace of a crashed
+// holder. parting is then what a release does besides.
+func (l *Lock) turn(ctx context.Context, c *contender, parting *[]zk.Op) func(watching context.Context) (bool, wait, error) {
 	var g grace
-	var parting []zk.Op
-	recorded := false
-	r, err := c.await(ctx, line{blocks: l.blocks, pause: func() (left time.Duration, err error) {
-		if recorded {
-			return 0, nil
+	return func(watching context.Context) (done bool, w wait, err error) {
+		blocked, w, err := l.line().ahead(watching, c)
+		if blocked || err != nil {
+			return false, w, err
 		}
-		if g, err = l.graceOf(ctx, c.s, g); err != nil {
-			return 0, err
+		for {
+			if g, err = l.graceOf(watching, c.s, g); err != nil {
+				return false, wait{}, err
+			}
+			if left := g.left(c.s); left > 0 {
+				return false, wait{left: left}, nil
+			}
+			*parting = l.clearing() // even if it is not known whether there is something to clear
+			err = l.record(ctx, c, g)
+			if !errors.Is(err, zk.ErrNoNode) && !errors.Is(err, zk.ErrNodeExists) { // an operator was faster
+				return err == nil, wait{}, err
+			}
 		}
-		if left = g.left(c.s); left > 0 {
-			return left, nil
-		}
-		parting = l.clearing() // even if it is not known whether there is something to clear
-		err = l.record(ctx, c, g)
-		recorded = err == nil
-		return 0, err
-	}})
-	if err != nil {
-		c.leave(parting...)
-		return nil, err
 	}
-	r.onRelease(parting)
-	return &Held{right: r}, nil
 }
 
-// blocks tells who in line has to go first: everybody.
-func (l *Lock) blocks(name string) bool {
-	layout, ok := lockKind.layout(name)
-	if ok && layout != l.Layout {
-		l.mixed.Do(func() {
-			slog.Warn("a lock has contenders of Curator's and of kazoo's layout, which those two do not keep apart: see recipes.Lock", "path", l.Path)
-		})
+// hold waits for the turn of a contender and returns its right.
+func (l *Lock) hold(ctx context.Context, c *contender) (*Held, error) {
+	var parting []zk.Op
+	err := c.mind(ctx, l.turn(ctx, c, &parting))
+	if err == nil {
+		var r *right
+		if r, err = c.take(ctx); err == nil {
+			r.onRelease(parting)
+			return &Held{right: r}, nil
+		}
 	}
-	return ok
+	c.leave(parting...)
+	return nil, err
 }
 
 // TryAcquire is Acquire without waiting for a holder. The error is ErrNotAcquired if there is one, or if the grace of a
@@ -115,79 +117,15 @@ func (l *Lock) TryAcquire(ctx context.Context) (*Held, error) {
 	if err != nil {
 		return nil, err
 	}
-	for current := false; ; {
-		busy, foreign, err := l.look(ctx, s)
-		if err != nil {
-			return nil, explain(ctx, err)
-		}
-		if busy {
-			if current {
-				return nil, ErrNotAcquired
-			}
-			if err := s.Sync(ctx); err != nil { // what this member knows may be old
-				return nil, explain(ctx, err)
-			}
-			current = true
-			continue
-		}
-		if foreign {
-			return l.tryAmong(ctx, s)
-		}
-		c, err := enter(ctx, s, zk.OpCheckChildren(l.Path, zk.Less, 1), l.contender(s))
-		if errors.Is(err, zk.ErrGuard) {
-			current = true // the refusal was applied here: what is seen now is as new
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		return l.tryHold(ctx, c)
-	}
-}
-
-// look reports whether anybody is in line, and whether the directory has children that are not contenders.
-func (l *Lock) look(ctx context.Context, s *zk.Session) (busy, foreign bool, err error) {
-	for z, err := range s.Sequential(ctx, l.Path) {
-		if errors.Is(err, zk.ErrNoNode) {
-			return false, false, nil
-		}
-		if err != nil {
-			return false, false, err
-		}
-		if lockKind.contends(base(z.Path)) {
-			return true, false, nil
-		}
-	}
-	st, _, err := s.Exists(ctx, l.Path)
-	return false, st.NumChildren > 0, err
-}
-
-// tryAmong tries where children of others make a guard on the number of children useless: create, look, delete.
-func (l *Lock) tryAmong(ctx context.Context, s *zk.Session) (*Held, error) {
-	c, err := enter(ctx, s, l.contender(s))
+	c, err := l.line().try(ctx, s, l.Path, l.contender(s))
 	if err != nil {
 		return nil, err
 	}
-	return l.tryHold(ctx, c)
-}
-
-// tryHold grants c the lock if it can be had at once, and takes it out of the line otherwise.
-func (l *Lock) tryHold(ctx context.Context, c *contender) (*Held, error) {
-	_, blocked, err := c.s.Preceding(ctx, c.path, lockKind.contends)
-	var g grace
-	if err == nil && !blocked {
-		g, err = l.graceOf(ctx, c.s, g)
-	}
-	if err == nil && !blocked && g.left(c.s) <= 0 {
+	g, err := l.graceOf(ctx, s, grace{})
+	if err == nil && g.left(s) <= 0 {
 		return l.hold(ctx, c)
 	}
-	if err == nil {
-		if err = c.remove(ctx, g.begin(l.Path)...); err == nil {
-			return nil, ErrNotAcquired
-		}
-	}
-	c.leave()
-	return nil, c.failed(ctx, err)
+	return nil, c.give(ctx, err, g.begin(l.Path)...)
 }
 
 // Do acquires the lock, calls fn, and releases the lock, even if fn panics. fn's context ends with the lock or with
@@ -227,16 +165,6 @@ func (h *Held) do(ctx context.Context, fn func(context.Context) error, end func(
 	return errors.Join(err, finish(end))
 }
 
-// Contender is one in a line.
-type Contender struct {
-	Path    string
-	Seq     int64
-	Token   zk.Token
-	Session zk.SessionID
-	Data    []byte
-	Holding bool // the first in line: it holds the lock, or is about to
-}
-
 // Contenders lists who is in line, the holder first, as this member knows it. Empty means that the lock is free.
 func (l *Lock) Contenders(ctx context.Context) ([]Contender, error) {
 	s, err := session(ctx, l.Session, "contenders", l.Path)
@@ -244,27 +172,6 @@ func (l *Lock) Contenders(ctx context.Context) ([]Contender, error) {
 		return nil, err
 	}
 	return contenders(ctx, s, l.Path, lockKind.contends)
-}
-
-// contenders lists the children of path whose names match, in the order of their numbers.
-func contenders(ctx context.Context, s *zk.Session, path string, match func(name string) bool) ([]Contender, error) {
-	var list []Contender
-	for z, err := range s.Sequential(ctx, path) {
-		if errors.Is(err, zk.ErrNoNode) {
-			return nil, nil
-		}
-		if err != nil {
-			return nil, explain(ctx, err)
-		}
-		if !match(base(z.Path)) {
-			continue
-		}
-		seq, _ := zk.Sequence(z.Path)
-		list = append(list, Contender{
-			Path: z.Path, Seq: seq, Token: zk.Token(z.Stat.Czxid), Session: z.Stat.EphemeralOwner, Data: []byte(z.Data), Holding: len(list) == 0,
-		})
-	}
-	return list, nil
 }
 
 // Break deletes a contender's znode, that incarnation only: an operator's override. If it is the holder's, its successor
@@ -275,7 +182,7 @@ func (l *Lock) Break(ctx context.Context, c Contender) error {
 	if err != nil {
 		return err
 	}
-	return (&contender{s, c.Path, c.Token}).remove(ctx)
+	return (&contender{s: s, path: c.Path, token: c.Token}).remove(ctx)
 }
 
 // Revoke asks a contender, politely, to give back what it holds: its Held.Revoked is closed. Holders that do not look

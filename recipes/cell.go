@@ -20,11 +20,14 @@ const (
 // contention spreads those who change one znode at once. A write takes a few milliseconds.
 var contention = Backoff{Base: 2 * time.Millisecond, Max: 200 * time.Millisecond}
 
-// peek reads a znode. Where there is none Czxid is 0.
+// peek reads a znode. Where there is none Czxid is 0; the root, which has no other, is nobody's value.
 func peek(ctx context.Context, s *zk.Session, path string, opt ...zk.ReadOption) (zk.Znode, error) {
 	data, st, err := s.GetString(ctx, path, opt...)
 	if errors.Is(err, zk.ErrNoNode) {
 		return zk.Znode{Path: path}, nil
+	}
+	if err == nil && st.Czxid == 0 {
+		err = badArgument("get", path, "it is part of every tree")
 	}
 	return zk.Znode{Path: path, Data: data, Stat: st}, err
 }

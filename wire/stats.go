@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package wire
+
+import (
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/seed-541fafe0/zk"
+)
+
+// Stats is a picture of a server's counters, for whatever metrics system the program uses. Latencies are of requests,
+// from their arrival to their answer.
+type Stats struct {
+	Connections    int   // now, those without a session included
+	Outstanding    int64 // requests that wait for their answer
+	Received, Sent int64 // frames, events included
+	MinLatency     time.Duration
+	AvgLatency     time.Duration
+	MaxLatency     time.Duration
+	Uptime         time.Duration
+
+	Rejected     int64 // connections closed at once, for a limit
+	Refused      int64 // sessions that could not be attached: expired, or the password was wrong
+	RuleBreakers int64 // connections closed because the client did not follow the protocol, took nothing in, or sent nothing
+	SlowReaders  int64 // of those, the ones that did not take their events
+	AuthFailed   int64 // identities refused
+	Large        int64 // answers of more than 1 MiB, which Java's client does not take (DM-92)
+	Panics       int64 // faults of this package, each of which cost one connection
+}
+
+// counters are written from everywhere.
+type counters struct {
+	outstanding, received, sent                                atomic.Int64
+	rejected, refused, broken, slow, authFailed, large, panics atomic.Int64
+
+	mu        sync.Mutex // guards the fields below
+	latency   latency
+	responses sizes
+}
+
+// latency sums up durations.
+type latency struct {
+	count    int64
+	sum      time.Duration
+	min, max time.Duration
+}
+
+func (l *latency) add(d time.Duration) {
+	if l.count == 0 || d < l.min {
+		l.min = d
+	}
+	l.max = max(l.max, d)
+	l.sum += d
+	l.count++
+}
+
+func (l *latency) avg() time.Duration {
+	if l.count == 0 {
+		return 0
+	}
+	return l.sum / time.Duration(l.count)
+}
+
+// sizes sums up numbers of bytes; -1 where there was none.
+type sizes struct{ last, min, max int }
+
+func (s *sizes) add(n int) {
+	if s.last = n; s.min < 0 || n < s.min {
+		s.min = n
+	}
+	s.max = max(s.max, n)
+}
+
+func (k *counters) answered(took time.Duration, size int) {
+	k.sent.Add(1)
+	if size > 1<<20 {
+		k.large.Add(1)
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.latency.add(took)
+	k.responses.add(size)
+}
+
+// reset clears what the words srst and crst clear (OP-22).
+func (k *counters) reset() {
+	k.received.Store(0)
+	k.sent.Store(0)
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.latency = latency{}
+	k.responses = sizes{-1, -1, -1}
+}
+
+// Stats returns the server's counters.
+func (s *Server) Stats() Stats {
+	s.start()
+	k := &s.stats
+	s.mu.Lock()
+	n := s.connections
+	s.mu.Unlock()
+	k.mu.Lock()
+	l := k.latency
+	k.mu.Unlock()
+	return Stats{
+		Connections: n, Outstanding: k.outstanding.Load(), Received: k.received.Load(), Sent: k.sent.Load(),
+		MinLatency: l.min, AvgLatency: l.avg(), MaxLatency: l.max, Uptime: time.Since(s.began),
+		Rejected: k.rejected.Load(), Refused: k.refused.Load(), RuleBreakers: k.broken.Load(), SlowReaders: k.slow.Load(),
+		AuthFailed: k.authFailed.Load(), Large: k.large.Load(), Panics: k.panics.Load(),
+	}
+}
+
+// usage is what the word cons tells of a connection.
+type usage struct {
+	mu         sync.Mutex
+	recv, send int64
+	latency    latency
+	heard      time.Time
+	asked      int32 // ms
+	last       opcode
+	xid        int32
+	zxid       zk.Zxid
+	at         time.Time // of the last answer
+	took       time.Duration
+}
+
+func (u *usage) reset() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.recv, u.send, u.latency, u.took = 0, 0, latency{}, 0
+}
+
+func (u *usage) received() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.recv++
+	u.heard = time.Now()
+}
+
+func (u *usage) lastHeard() time.Time {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.heard
+}
+
+func (u *usage) sent() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.send++
+}
+
+func (u *usage) connected(asked int32, _ time.Duration) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.asked = asked
+}
+
+func (u *usage) answered(r *request, z zk.Zxid, took time.Duration) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.send++
+	u.latency.add(took)
+	u.last, u.xid, u.zxid, u.at, u.took = r.op, r.xid, z, time.Now(), took
+}
+
+// noise is what clients' faults make of the log: a few lines a second, whatever they do.
+type noise struct {
+	log *slog.Logger
+
+	mu      sync.Mutex
+	since   time.Time
+	lines   int
+	dropped int64
+}
+
+const linesPerSecond = 5
+
+func (n *noise) say(what string, from netip.Addr) {
+	n.mu.Lock()
+	if now := time.Now(); now.Sub(n.since) > time.Second {
+		n.since, n.lines = now, 0
+	}
+	n.lines++
+	if n.lines > linesPerSecond {
+		n.dropped++
+		n.mu.Unlock()
+		return
+	}
+	dropped := n.dropped
+	n.dropped = 0
+	n.mu.Unlock()
+	attrs := []any{"client", from}
+	if dropped > 0 {
+		attrs = append(attrs, "more", dropped)
+	}
+	n.log.Warn(what, attrs...)
+}
+
+func brokeRequest(r *request, code zk.Code) string {
+	return fmt.Sprintf("request of type %d: %v", r.op, visible(code))
+}

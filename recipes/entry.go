@@ -5,105 +5,68 @@ package recipes
 import (
 	"context"
 	"errors"
-	"fmt"
-	"net/url"
-	"strconv"
-	"strings"
+	"math"
 	"time"
 
 	"github.com/seed-541fafe0/zk"
 )
 
-// An entry's name is entry-PPP-SEQ, as kazoo's LockingQueue has it. Ours may have something between the priority and
-// the number: @MILLIS for an entry that is not due before that moment, =ID for one that has an id. By name, the
-// entries of a priority stand in three runs, because a digit comes before = and that before @.
-const (
-	entryPrefix     = "entry-"
-	defaultPriority = 100
-	maxPriority     = 999
-	maxIDBytes      = 512
-	maxDue          = 9_999_999_999_999 // in the year 2286; more digits would stand in the wrong place
-)
-
 // entry is what an entry's name says.
 type entry struct {
 	name string
-	prio int
+	prio int // noPriority where its name has none
 	seq  int64
 	due  int64  // ms of the ensemble's time; 0: at once
-	id   string // escaped
+	id   string // as it stands in the name
 }
 
-// parseEntry is false for names that are not entries; everybody passes over those.
-func parseEntry(name string) (e entry, ok bool) {
-	rest, ok := strings.CutPrefix(name, entryPrefix)
-	if !ok {
-		return e, false
-	}
-	prio, rest, ok := strings.Cut(rest, "-")
-	if !ok || len(prio) != 3 {
-		return e, false
-	}
-	e.name = name
-	if e.prio, ok = digits(prio); !ok {
-		return e, false
-	}
-	if e.seq, ok = zk.Sequence(rest); !ok {
-		return e, false
-	}
-	switch rest[0] {
-	case '@':
-		due, number, ok := strings.Cut(rest[1:], "-")
-		if _, numbered := digits(number); !ok || !numbered || len(due) != 13 {
-			return e, false
-		}
-		ms, err := strconv.ParseUint(due, 10, 63)
-		e.due = int64(ms)
-		return e, err == nil && ms > 0
-	case '=':
-		i := strings.LastIndexByte(rest, '-')
-		if _, numbered := digits(rest[i+1:]); i < 3 || rest[i-1] != '=' || !numbered {
-			return e, false
-		}
-		e.id = rest[1 : i-1]
-		return e, true
-	}
-	_, ok = digits(rest)
-	return e, ok
+// noPriority is the priority of what was put without one.
+const noPriority = math.MinInt
+
+// place says where in a queue an entry is to stand.
+type place struct {
+	prio int
+	due  time.Time // zero: at once
+	id   string    // as it stands in a name; "": none
 }
 
-func digits(s string) (int, bool) {
-	n, err := strconv.ParseUint(s, 10, 63)
-	return int(n), err == nil && s[0] != '+'
-}
+// naming is what a layout knows of a queue: the names of its entries, their order, and what they hold.
+type naming interface {
+	// dirs returns the directories of the entries of the queue at path, and of the claims.
+	dirs(path string) (entries, claims string)
 
-// run is where the entries of a priority begin that have something before their number.
-func run(prio int, mark string) string { return fmt.Sprintf("%s%03d-%s", entryPrefix, prio, mark) }
+	// missing is how a directory that is not there comes to be: zk.Parents with what is created in it, or 0 where it
+	// has to be created first, to stay.
+	missing() zk.CreateMode
 
-// beyond follows all entries of a priority.
-func beyond(prio int) string { return fmt.Sprintf("%s%03d.", entryPrefix, prio) }
+	// prefix makes the name of a new entry, up to its number. The error says what the layout has no name for.
+	prefix(p place, now time.Time) (string, error)
 
-// idRun is what the names of entries with an id begin with.
-func idRun(prio int, id string) string { return run(prio, "="+escapeID(id)+"=-") }
+	// id makes an id fit for a name.
+	id(id string) string
 
-// escapeID makes an id fit for a name; = marks its end.
-func escapeID(id string) string { return strings.ReplaceAll(url.PathEscape(id), "=", "%3D") }
+	// parse is false for names that are not entries; everybody passes over those.
+	parse(name string) (entry, bool)
 
-func dueRun(prio int, due time.Time) string {
-	ms := int64(maxDue)
-	if due.Before(time.UnixMilli(maxDue)) {
-		ms = max(due.UnixMilli(), 1)
-	}
-	return run(prio, fmt.Sprintf("@%013d-", ms))
+	// first returns the first entry that is due now and free, and otherwise when the next one is due.
+	first(ctx context.Context, h shelf, now time.Time, free func(entry) bool) (best entry, next int64, err error)
+
+	// withID returns the entries that have an id.
+	withID(ctx context.Context, h shelf, id string) ([]entry, error)
+
+	// pack makes an entry's data of items, unpack takes it apart.
+	pack(items ...[]byte) []byte
+	unpack(data string) ([]string, error)
 }
 
 // shelf is the directory of entries as a session sees it.
 type shelf struct {
-	s    *zk.Session
-	path string
+	s     *zk.Session
+	path  string
+	names naming
 }
 
-// from yields the entries whose names follow after, in order.
+// from yields the entries whose names follow after, in the order of their names.
 func (h shelf) from(ctx context.Context, after string, fn func(entry) bool) error {
 	for name, err := range h.s.ChildrenSeq(ctx, h.path, after) {
 		if errors.Is(err, zk.ErrNoNode) {
@@ -112,74 +75,15 @@ func (h shelf) from(ctx context.Context, after string, fn func(entry) bool) erro
 		if err != nil {
 			return err
 		}
-		if e, ok := parseEntry(name); ok && !fn(e) {
+		if e, ok := h.names.parse(name); ok && !fn(e) {
 			return nil
 		}
 	}
 	return nil
 }
 
-// first returns the first entry that is due now and free, in the order of priorities, then of numbers, and otherwise
-// when the next one is due. Of those with a delay only the one that was due first is looked at. What it takes does not
-// depend on how many entries there are, but on how many are not free; only where a priority has entries with ids those
-// of other priorities that were put before them are passed over one by one.
-func (h shelf) first(ctx context.Context, now time.Time, free func(entry) bool) (best entry, next int64, err error) {
-	for after := ""; ; after = beyond(best.prio) {
-		head := entry{}
-		if err := h.from(ctx, after, func(e entry) bool { head = e; return false }); err != nil || head.name == "" {
-			return entry{}, next, err
-		}
-		best = entry{prio: head.prio}
-		if err := h.best(ctx, &best, &next, now.UnixMilli(), free); err != nil || best.name != "" {
-			return best, 0, err
-		}
-	}
-}
-
-// best finds the first entry of a priority.
-func (h shelf) best(ctx context.Context, best *entry, next *int64, now int64, free func(entry) bool) error {
-	prio := best.prio
-	take := func(e entry) {
-		if best.name == "" || e.seq < best.seq {
-			*best = e
-		}
-	}
-	plain := func(e entry) bool {
-		if e.prio != prio || e.id != "" || e.due != 0 {
-			return false
-		}
-		if !free(e) {
-			return true
-		}
-		take(e)
-		return false
-	}
-	if err := h.from(ctx, run(prio, ""), plain); err != nil {
-		return err
-	}
-	delayed := func(e entry) bool {
-		switch {
-		case e.prio != prio:
-			return false
-		case e.due > now:
-			if *next == 0 || e.due < *next {
-				*next = e.due
-			}
-			return false
-		case !free(e):
-			return true
-		}
-		take(e)
-		return false
-	}
-	if err := h.from(ctx, run(prio, "@"), delayed); err != nil {
-		return err
-	}
-	named := false
-	if err := h.from(ctx, run(prio, "="), func(e entry) bool { named = e.prio == prio && e.id != ""; return false }); err != nil || !named {
-		return err
-	}
-	// By name these are in the order of their ids.
+// numbered yields the entries in the order of their numbers, whatever they are called.
+func (h shelf) numbered(ctx context.Context, fn func(entry) bool) error {
 	for z, err := range h.s.Sequential(ctx, h.path) {
 		if errors.Is(err, zk.ErrNoNode) {
 			return nil
@@ -187,14 +91,46 @@ func (h shelf) best(ctx context.Context, best *entry, next *int64, now int64, fr
 		if err != nil {
 			return err
 		}
-		e, ok := parseEntry(base(z.Path))
-		if ok && best.name != "" && e.seq > best.seq {
-			return nil
-		}
-		if ok && e.prio == prio && e.id != "" && free(e) {
-			take(e)
+		if e, ok := h.names.parse(base(z.Path)); ok && !fn(e) {
 			return nil
 		}
 	}
 	return nil
+}
+
+// sooner returns the entry that goes first of e and those whose names differ from e's in the number alone; e is the
+// first of them by name. That is the lowest number as long as all have ten digits. Once they grow beyond, those with
+// fewer digits go first; they are few, and soon none, so that they are looked for one by one.
+func (h shelf) sooner(ctx context.Context, e entry, free func(entry) bool) (entry, error) {
+	shorter := int64(1e10) // the lowest number with as many digits as e's
+	if e.seq < shorter {
+		return e, nil
+	}
+	digits := len("10000000000")
+	for ; shorter <= e.seq/10; shorter *= 10 {
+		digits++
+	}
+	stem := e.name[:len(e.name)-digits]
+	best := e
+	err := h.numbered(ctx, func(o entry) bool {
+		if o.seq >= shorter {
+			return false
+		}
+		if len(o.name) > len(stem) && o.name[:len(stem)] == stem && allDigits(o.name[len(stem):]) && free(o) {
+			best = o
+			return false
+		}
+		return true
+	})
+	return best, err
+}
+
+// allDigits reports whether s is a number and nothing else.
+func allDigits(s string) bool {
+	for i := range len(s) {
+		if s[i] < '0' || s[i] > '9' {
+			return false
+		}
+	}
+	return s != ""
 }

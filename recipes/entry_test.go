@@ -3,6 +3,7 @@
 package recipes
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -17,6 +18,23 @@ import (
 )
 
 var oddIDs = []string{"a", "=", "==", "-", "@", "a-b", "a=-", "%", "%3D", "0000000000", "-0000000000", "@0000000000001-", "/", ".", "..", "é\U0001F600", " ", "\x00\xff", "entry-100-"}
+
+var kz = kazooNames{}
+
+func parseEntry(name string) (entry, bool) { return kz.parse(name) }
+func escapeID(id string) string            { return kz.id(id) }
+
+func placed(t interface{ Fatal(...any) }, n naming, p place, now time.Time) string {
+	prefix, err := n.prefix(p, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return prefix
+}
+
+func idRun(prio int, id string) string { return run(prio, "="+escapeID(id)+"=-") }
+
+func dueRun(prio int, due time.Time) string { return run(prio, fmt.Sprintf("@%013d-", dueMillis(due))) }
 
 // What is put under an id is found under it again, and under no other.
 func TestEntryIDs(t *testing.T) {
@@ -66,13 +84,16 @@ func FuzzParseEntry(f *testing.F) {
 		if !ok {
 			return
 		}
-		if e.name != name || e.prio < 0 || e.prio > maxPriority || e.seq < 0 || e.due < 0 || e.due > 0 && e.id != "" {
+		if e.name != name || e.prio < 0 || e.prio > maxPriority || e.seq < 0 || e.due < 0 {
 			t.Fatalf("%q: %+v", name, e)
 		}
 		lo := run(e.prio, "")
 		switch {
 		case e.due > 0:
 			lo = run(e.prio, fmt.Sprintf("@%013d-", e.due))
+			if e.id != "" {
+				lo += "=" + e.id + "=-"
+			}
 		case e.id != "":
 			lo = run(e.prio, "="+e.id+"=-")
 		default:
@@ -96,13 +117,7 @@ func FuzzParseEntry(f *testing.F) {
 // naive is what first must find: of the entries of the first priority that has one which is due and free, the lowest
 // number of its plain and named ones, or that of its first delayed one, which go by the moment they are due.
 func naive(names []string, now int64, free map[string]bool) (best, next string) {
-	var list []entry
-	for _, name := range names {
-		if e, ok := parseEntry(name); ok {
-			list = append(list, e)
-		}
-	}
-	slices.SortFunc(list, func(a, b entry) int { return strings.Compare(a.name, b.name) })
+	list := parsed(kz, names)
 	prio := -1
 	var head []entry // candidates: of the delayed ones only the first
 	delayed := false
@@ -123,7 +138,23 @@ func naive(names []string, now int64, free map[string]bool) (best, next string) 
 	if len(head) == 0 {
 		return "", fmt.Sprint(soonest)
 	}
-	return slices.MinFunc(head, func(a, b entry) int { return int(a.seq - b.seq) }).name, "0"
+	return slices.MinFunc(head, lowest).name, "0"
+}
+
+func lowest(a, b entry) int { return cmp.Compare(a.seq, b.seq) }
+
+// parsed returns the entries among names, in the order of what comes before their numbers, then of those.
+func parsed(n naming, names []string) (list []entry) {
+	for _, name := range names {
+		if e, ok := n.parse(name); ok {
+			list = append(list, e)
+		}
+	}
+	stem := func(e entry) string { return strings.TrimSuffix(e.name, fmt.Sprintf("%010d", e.seq)) }
+	slices.SortFunc(list, func(a, b entry) int {
+		return cmp.Or(strings.Compare(stem(a), stem(b)), lowest(a, b))
+	})
+	return list
 }
 
 // The entry that is found, by cursors, is the one that looking at all of them finds, whatever else is there.
@@ -141,7 +172,7 @@ func TestShelfFirst(t *testing.T) {
 	dir := 0
 	rapid.Check(t, func(t *rapid.T) {
 		dir++
-		h := shelf{s, fmt.Sprint("/shelf", dir)}
+		h := shelf{s, fmt.Sprint("/shelf", dir), kz}
 		var names []string
 		free := map[string]bool{}
 		add := func(name string, mode zk.CreateMode) {
@@ -154,14 +185,25 @@ func TestShelfFirst(t *testing.T) {
 		}
 		for range rapid.IntRange(0, 12).Draw(t, "entries") {
 			prio := rapid.SampledFrom([]int{0, 99, 100, 101, 999}).Draw(t, "prio")
-			switch rapid.IntRange(0, 4).Draw(t, "kind") {
+			// Some numbers have grown past ten digits.
+			far := rapid.SampledFrom([]int64{9_999_999_998, 9_999_999_999, 10_000_000_000, 10_000_000_001, 99_999_999_999, 100_000_000_000, 1_000_000_000}).Draw(t, "far")
+			due := time.UnixMilli(rapid.Int64Range(1, 9).Draw(t, "due"))
+			switch rapid.IntRange(0, 8).Draw(t, "kind") {
 			case 0, 1:
 				add(run(prio, ""), zk.Sequential)
 			case 2:
-				add(dueRun(prio, time.UnixMilli(rapid.Int64Range(1, 9).Draw(t, "due"))), zk.Sequential)
+				add(dueRun(prio, due), zk.Sequential)
 			case 3:
 				add(idRun(prio, rapid.SampledFrom([]string{"a", "=", "@", "%", "z"}).Draw(t, "id")), zk.Sequential)
 			case 4:
+				add(dueRun(prio, due)+rapid.SampledFrom([]string{"=a=-", "=z=-"}).Draw(t, "late id"), zk.Sequential)
+			case 5:
+				add(fmt.Sprint(run(prio, ""), far), zk.Persistent)
+			case 6:
+				add(fmt.Sprint(dueRun(prio, due), far), zk.Persistent)
+			case 7:
+				add(fmt.Sprint(idRun(prio, "z"), far), zk.Persistent)
+			case 8:
 				add(rapid.SampledFrom([]string{"entry-100-==-0000000000", "entry-100-", "entry-100-@1-0000000000", "entry-100-@0000000000000-0000000003", "entry-99-0000000000", "zzz", "entry-100-=",
 					"entry-100-=x-0000000001", "aaa-0000000000", "entry-1000-0000000000"}).Draw(t, "foreign"), zk.Persistent)
 			}
@@ -171,7 +213,7 @@ func TestShelfFirst(t *testing.T) {
 		}
 		now := rapid.Int64Range(0, 10).Draw(t, "now")
 		want, next := naive(names, now, free)
-		got, due, err := h.first(context.Background(), time.UnixMilli(now), func(e entry) bool { return free[e.name] })
+		got, due, err := kz.first(context.Background(), h, time.UnixMilli(now), func(e entry) bool { return free[e.name] })
 		if err != nil || got.name != want || want == "" && fmt.Sprint(due) != next { // Q-S4
 			t.Fatalf("at %d of %q, free %v: %q, due %d, %v; want %q, due %s", now, names, free, got.name, due, err, want, next)
 		}

@@ -18,10 +18,10 @@ type Message[T any] struct {
 	Value T
 	*Held
 
-	queue *Queue[T]
-	entry entry
-	znode zk.Znode // the entry
-	again bool
+	queue  *Queue[T]
+	entry  entry
+	stored stored
+	again  bool
 
 	mu      sync.Mutex
 	pending *ack // of which nobody knows the outcome yet; nil if there is none
@@ -67,7 +67,8 @@ func (m *Message[T]) AckWith(ctx context.Context, steps ...zk.Op) error {
 		return err
 	}
 	r := m.right
-	own := []zk.Op{r.guard(), zk.OpCheckCreated(m.znode.Path, zk.Token(m.znode.Stat.Czxid)), zk.OpDelete(m.znode.Path, zk.AnyVersion), zk.OpDelete(r.path, zk.AnyVersion)}
+	own := append([]zk.Op{r.guard()}, m.stored.removal(zk.AnyVersion)...)
+	own = append(own, zk.OpDelete(r.path, zk.AnyVersion))
 	late := &ack{done: make(chan struct{})}
 	r.acking.Store(true)
 	_, err := r.s.TxnLate(ctx, func(_ []zk.Result, err error) {
@@ -106,29 +107,47 @@ func (m *Message[T]) refused(err error, own int) error {
 		return err
 	case txn.Index == 0:
 		return fmt.Errorf("%w: %w", ErrLost, zk.ErrNoNode)
-	case txn.Index < own:
+	case txn.Index < own && (errors.Is(err, zk.ErrGuard) || errors.Is(err, zk.ErrNoNode)):
 		m.right.free()
 		return ErrBroken
+	case txn.Index < own:
+		return err
 	}
 	e, _ := errors.AsType[*zk.Error](err)
 	return &zk.Error{Op: e.Op, Path: e.Path, Code: e.Code, Err: &zk.TxnError{Index: txn.Index - own, Steps: txn.Steps[own:]}}
 }
 
 // Nack gives the item back: it can be received again at once, or after some time of the ensemble's clock; it then has
-// lost its number and counts as new.
+// lost its number and counts as new, with the priority and the id it had. Error: zk.ErrBadArguments, and the claim
+// stays, for a delay in layout Curator, which has none.
 func (m *Message[T]) Nack(ctx context.Context, after time.Duration) error {
 	if ctx == nil {
 		return badArgument("nack", m.Path(), "nil context")
 	}
 	if after > 0 {
-		due := dueRun(m.entry.prio, m.right.s.Now().Add(after))
-		m.right.onRelease([]zk.Op{
-			zk.OpCheckCreated(m.znode.Path, zk.Token(m.znode.Stat.Czxid)), zk.OpDelete(m.znode.Path, zk.AnyVersion),
-			zk.OpCreate(join(m.queue.entries(), due), []byte(m.znode.Data), zk.Sequential|zk.Parents),
-		})
+		later, err := m.later(after)
+		if err != nil {
+			return err
+		}
+		m.right.onRelease(later)
 	}
 	if err := m.Err(); err != nil && !errors.Is(err, ErrReleased) {
 		return err
 	}
 	return m.Release(ctx)
+}
+
+// later are the steps that put the item again, with a delay.
+func (m *Message[T]) later(after time.Duration) ([]zk.Op, error) {
+	q, now := m.queue, m.right.s.Now()
+	prefix, err := q.names().prefix(place{prio: m.entry.prio, due: now.Add(after), id: m.entry.id}, now)
+	if err != nil {
+		return nil, badArgument("nack", m.stored.Path, err.Error())
+	}
+	var steps []zk.Op
+	if m.stored.rest != nil && q.MaxItems > 0 { // it becomes an entry more
+		steps = append(steps, zk.OpCheckChildren(q.entries(), zk.Less, q.MaxItems))
+	}
+	steps = append(steps, m.stored.removal(zk.AnyVersion)...)
+	return append(steps, zk.OpCreate(join(q.entries(), prefix), m.stored.alone, zk.Sequential|q.names().missing())), nil
 }

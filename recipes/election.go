@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"iter"
-	"log/slog"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -38,7 +37,8 @@ type Election struct {
 	// lead returned by itself: a process that cannot do the job leaves it to others for a while. 0 means no pause.
 	Rest time.Duration
 
-	mixed sync.Once
+	once  sync.Once
+	mixed mixture
 }
 
 // NewElection returns an election at path.
@@ -64,15 +64,16 @@ func stands(name string) (Layout, bool) {
 	return Selector, lockKind.contends(name)
 }
 
-// blocks tells who has to go first: every candidate that came earlier.
-func (e *Election) blocks(name string) bool {
-	layout, ok := stands(name)
-	if ok && layout != e.Layout {
-		e.mixed.Do(func() {
-			slog.Warn("an election has candidates of several layouts, which other programs do not keep apart: see recipes.Election", "path", e.Path)
-		})
-	}
-	return ok
+// line has every candidate.
+func (e *Election) line() line {
+	e.once.Do(func() { e.mixed.what, e.mixed.path = "Election", e.Path })
+	return line{told: e.mixed.tell, blocks: func(name string) bool {
+		layout, ok := stands(name)
+		if ok && layout != e.Layout {
+			e.mixed.found.Store(true)
+		}
+		return ok
+	}}
 }
 
 // Leadership is the right to lead. It ends as every Held does: Lost is closed before anybody else leads.
@@ -93,7 +94,7 @@ func (e *Election) Campaign(ctx context.Context, value []byte) (*Leadership, err
 	if err != nil {
 		return nil, err
 	}
-	r, err := c.await(ctx, line{blocks: e.blocks})
+	r, err := c.await(ctx, e.line())
 	if err != nil {
 		c.leave()
 		return nil, err

@@ -110,7 +110,7 @@ func (m *mixture) of(name string, kinds ...kind) bool {
 func (m *mixture) tell() {
 	if m.found.Load() {
 		m.once.Do(func() {
-			slog.Warn("there are contenders of Curator's and of kazoo's layout, which those two do not keep apart: see recipes."+m.what, "path", m.path)
+			slog.Warn("there are contenders of several layouts, which other programs do not keep apart: see recipes."+m.what, "path", m.path)
 		})
 	}
 }

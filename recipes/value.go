@@ -121,7 +121,8 @@ func (v *Value[T]) Set(ctx context.Context, x T) error {
 }
 
 // SetIf is Set if the znode is still what Get returned at with: the same incarnation in the same version, or none for
-// a zero Stat. Otherwise the error is zk.ErrBadVersion.
+// a zero Stat. Otherwise the error is zk.ErrBadVersion. A Stat that is older than a restore of a backup says nothing:
+// get the value again.
 func (v *Value[T]) SetIf(ctx context.Context, x T, at zk.Stat) error {
 	s, err := session(ctx, v.Session, "set value", v.Path)
 	if err != nil {
@@ -178,16 +179,16 @@ func (v *Value[T]) Watch(ctx context.Context) iter.Seq2[T, error] {
 func states[T any](ctx context.Context, src zk.SessionSource, op, path string, decode func(zk.Znode) (T, error)) iter.Seq2[T, error] {
 	return func(yield func(T, error) bool) {
 		stopped, first := false, true
-		var last zk.Zxid
+		var last zk.Znode
 		err := eachSession(ctx, src, op, path, func(s *zk.Session) error {
 			for z, err := range s.WatchValue(ctx, path) {
 				if err != nil {
 					return err
 				}
-				if !first && z.Stat.Mzxid == last {
+				if !first && z.Stat.Mzxid == last.Stat.Mzxid && z.Data == last.Data {
 					continue // another session has found the same
 				}
-				first, last = false, z.Stat.Mzxid
+				first, last = false, z
 				if stopped = !yield(decode(z)); stopped {
 					return nil
 				}

@@ -5,6 +5,7 @@ package recipes_test
 import (
 	"context"
 	"errors"
+	"flag"
 	"log/slog"
 	"strings"
 	"testing"
@@ -15,6 +16,16 @@ import (
 	"github.com/seed-541fafe0/zk/zktest"
 	"go.uber.org/goleak"
 )
+
+var full = flag.Bool("recipes.full", false, "run the large tests at their full size")
+
+// size is how large a large test is.
+func size(whole, ci int) int {
+	if *full {
+		return whole
+	}
+	return ci
+}
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 

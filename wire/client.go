@@ -109,10 +109,7 @@ type Client struct {
 	watches  clientWatches
 }
 
-const (
-	defaultClientTimeout = 10 * time.Second
-	defaultMaxFrame      = 0xfffff
-)
+const defaultClientTimeout = 10 * time.Second
 
 // Dial opens a session, or takes over the one that cfg names, and returns once it is established. ctx bounds Dial
 // alone. Errors: ErrBadArguments; ErrUnavailable when ctx ends first; ErrSessionExpired when cfg.Session is over or
@@ -169,7 +166,7 @@ func newClient(cfg ClientConfig) (*Client, error) {
 	if cfg.Timeout == 0 {
 		cfg.Timeout = defaultClientTimeout
 	}
-	orElse(&cfg.MaxFrame, defaultMaxFrame)
+	orElse(&cfg.MaxFrame, maxFrame)
 	orElse(&cfg.MaxReply, 64<<20)
 	orElse(&cfg.MaxOutstanding, 1024)
 	orElse(&cfg.MaxOutstandingBytes, 16<<20)

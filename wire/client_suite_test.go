@@ -18,53 +18,54 @@ import (
 
 var superDigest = zk.DigestID("super:secret")
 
+// newTestClient dials, and closes the client at the end. The context bounds every wait of the test.
+func newTestClient(t *testing.T, cfg ClientConfig) (context.Context, *Client) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	t.Cleanup(cancel)
+	c, err := Dial(ctx, cfg)
+	must(t, err)
+	t.Cleanup(func() { c.Close() })
+	return ctx, c
+}
+
+func want(t *testing.T, err, code error) {
+	t.Helper()
+	if !errors.Is(err, code) {
+		t.Fatalf("got %v, want %v", err, code)
+	}
+}
+
+func nextEvent(t *testing.T, ctx context.Context, ch <-chan zk.Event) zk.Event {
+	t.Helper()
+	select {
+	case ev, ok := <-ch:
+		if !ok {
+			t.Fatal("the channel is closed")
+		}
+		return ev
+	case <-ctx.Done():
+		t.Fatal("no event")
+		return zk.Event{}
+	}
+}
+
+func wantEvent(t *testing.T, ctx context.Context, ch <-chan zk.Event, typ zk.EventType, path string) {
+	t.Helper()
+	if ev := nextEvent(t, ctx, ch); ev.Type != typ || ev.Path != path {
+		t.Fatalf("got %v %s, want %v %s", ev.Type, ev.Path, typ, path)
+	}
+}
+
 // clientSuite is what a Client must be able to do on every server.
 func clientSuite(t *testing.T, servers func(*testing.T) []string) {
 	dial := func(t *testing.T, change func(*ClientConfig)) (context.Context, *Client) {
 		t.Helper()
-		ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
-		t.Cleanup(cancel)
 		cfg := ClientConfig{Servers: servers(t)}
 		if change != nil {
 			change(&cfg)
 		}
-		c, err := Dial(ctx, cfg)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { c.Close() })
-		return ctx, c
-	}
-	want := func(t *testing.T, err, code error) {
-		t.Helper()
-		if !errors.Is(err, code) {
-			t.Fatalf("got %v, want %v", err, code)
-		}
-	}
-	must := func(t *testing.T, err error) {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	next := func(t *testing.T, ctx context.Context, ch <-chan zk.Event) zk.Event {
-		t.Helper()
-		select {
-		case ev, ok := <-ch:
-			if !ok {
-				t.Fatal("the channel is closed")
-			}
-			return ev
-		case <-ctx.Done():
-			t.Fatal("no event")
-		}
-		panic("unreachable")
-	}
-	wantEvent := func(t *testing.T, ctx context.Context, ch <-chan zk.Event, typ zk.EventType, path string) {
-		t.Helper()
-		if ev := next(t, ctx, ch); ev.Type != typ || ev.Path != path {
-			t.Fatalf("got %v %s, want %v %s", ev.Type, ev.Path, typ, path)
-		}
+		return newTestClient(t, cfg)
 	}
 
 	t.Run("znodes", func(t *testing.T) {
@@ -289,7 +290,7 @@ func clientSuite(t *testing.T, servers func(*testing.T) []string) {
 		_, _, data, err = w.GetW(ctx, "/once")
 		must(t, err)
 		must(t, w.Close())
-		if ev := next(t, ctx, data); ev.Type != zk.EventSession || ev.State != zk.StateClosed { // WT-40
+		if ev := nextEvent(t, ctx, data); ev.Type != zk.EventSession || ev.State != zk.StateClosed { // WT-40
 			t.Errorf("at the session's end the watch yields %+v", ev)
 		}
 	})

@@ -7,6 +7,7 @@ import (
 	"context"
 	"maps"
 	"slices"
+	"time"
 )
 
 // WatchInfo is one watch on this member. Watches are not replicated: each member knows those of its own sessions.
@@ -87,4 +88,28 @@ func (m *Member) Ephemerals(ctx context.Context, id SessionID) (paths []string, 
 		return nil, &Error{Op: "ephemerals", Code: ErrUnknownSession}
 	}
 	return paths, nil
+}
+
+// SessionTimeouts returns the bounds within which the timeouts of this member's sessions are negotiated (SS-4).
+func (m *Member) SessionTimeouts() (least, most time.Duration) {
+	return m.cfg.MinTimeout, m.cfg.MaxTimeout
+}
+
+// StateDigest is a digest of the replicated state as of one zxid.
+type StateDigest struct {
+	Zxid Zxid
+	Sum  uint64
+}
+
+// Digests returns the newest digests that members compare with their leader's, the oldest first: a few, one for every
+// 1,024 requests or so. Members that have applied the same log have the same ones at the same zxids.
+func (m *Member) Digests() (list []StateDigest) {
+	m.fsm.reading(func() {
+		for _, c := range m.fsm.checks {
+			if c.zxid != 0 {
+				list = append(list, StateDigest{c.zxid, c.sum})
+			}
+		}
+	})
+	return list
 }

@@ -419,6 +419,21 @@ func (l *Listener) ACL(ctx context.Context, path string) ([]ACL, Stat, Zxid, err
 	return l.s.acl(ctx, path, path, nil)
 }
 
+// Allowed asks whether the session has any of the wanted permissions on a znode (DM-101): what a listener that does
+// something of its own on a client's behalf has to know. Errors: ErrNoNode, ErrNoAuth.
+func (l *Listener) Allowed(ctx context.Context, path string, want Perm) error {
+	return l.s.read(ctx, "allowed", path, nil, func(t *state) Code {
+		n := t.nodes[orRoot(path)]
+		switch {
+		case n == nil:
+			return ErrNoNode
+		case !allowed(n.acl, want, l.s.identities()):
+			return ErrNoAuth
+		}
+		return 0
+	})
+}
+
 // Ephemerals lists the paths of the session's ephemerals that start with prefix, plainly (DM-49). The zxid is that of
 // the state read.
 func (l *Listener) Ephemerals(ctx context.Context, prefix string) (paths []string, z Zxid, err error) {

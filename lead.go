@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -16,7 +17,8 @@ type leadership struct {
 	term  uint64
 	over  context.Context
 	end   context.CancelFunc
-	ended chan struct{} // closed when its goroutine is gone
+	ended chan struct{}          // closed when its goroutine is gone
+	heir  atomic.Pointer[string] // to whom it is being handed over; nil: to nobody
 
 	mu        sync.Mutex // guards the fields below
 	deadlines map[SessionID]deadline
@@ -33,6 +35,22 @@ type deadline struct {
 
 // leading reports whether this member leads, as far as it knows.
 func (m *Member) leading() bool { return m.lead.Load() != nil }
+
+// leads reports whether this member leads another in a term, for the network: replication to it is worth waiting for.
+// While leadership is being handed to it raft wants to hear of failures.
+func (m *Member) leads(id string, term uint64) bool {
+	return !m.booting() && m.raft.CurrentTerm() == term && m.raft.State() == raft.Leader && m.isServer(id) && !m.handing(id)
+}
+
+// handing reports whether leadership is being handed over to a member.
+func (m *Member) handing(id string) bool {
+	l := m.lead.Load()
+	if l == nil {
+		return false
+	}
+	heir := l.heir.Load()
+	return heir != nil && *heir == id
+}
 
 // follow watches leadership come and go. One goroutine; it owns m.lead, and lets one leadership end before the next
 // begins.

@@ -344,6 +344,8 @@ func (m *Member) transfer(ctx context.Context, id string) error {
 	if l == nil {
 		return errNotLeader
 	}
+	l.heir.Store(&id)
+	defer l.heir.Store(nil)
 	m.raft.LeadershipTransferToServer(raft.ServerID(id), raft.ServerAddress(id))
 	ctx, cancel := context.WithTimeout(ctx, 2*m.cfg.Election)
 	defer cancel()

@@ -107,7 +107,7 @@ func (m *Member) open(ctx context.Context) (err error) {
 		}
 	}
 	nc := raftnet.Config{
-		Local: m.identity, Resolve: m.resolve, Admit: m.admit, AdmitRaft: m.admitRaft, Handle: m.handle, StreamLost: m.streamLost, Logger: m.log, Stalled: m.store.Stalled,
+		Local: m.identity, Resolve: m.resolve, Admit: m.admit, AdmitRaft: m.admitRaft, Handle: m.handle, StreamLost: m.streamLost, Leads: m.leads, Logger: m.log, Stalled: m.store.Stalled,
 	}
 	if m.cfg.Transport != nil {
 		nc.Transport = m.cfg.Transport

@@ -150,6 +150,11 @@ type Config struct {
 	// must not block.
 	StreamLost func(id string, incarnation uint64)
 
+	// Leads reports whether this member leads another in a term. While it does,
+	// an AppendEntries or snapshot that has failed returns only when the other can
+	// be reached again; a heartbeat at once. It must not block. Nil means never.
+	Leads func(id string, term uint64) bool
+
 	// Logger receives what went wrong, at most once in 10 s per member. Nil
 	// discards it.
 	Logger *slog.Logger
@@ -219,6 +224,9 @@ func New(cfg Config) *Net {
 	}
 	if cfg.StreamLost == nil {
 		cfg.StreamLost = func(string, uint64) {}
+	}
+	if cfg.Leads == nil {
+		cfg.Leads = func(string, uint64) bool { return false }
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
@@ -358,6 +366,9 @@ func (n *Net) do(ctx context.Context, p *pool, step time.Duration, kind byte, re
 		}
 		heard := s.heard
 		p.discard(s)
+		if timedOut(err) && ctx.Err() == nil {
+			p.flush() // where one stream is stuck the idle ones may be
+		}
 		if again || heard || !reused || timedOut(err) || ctx.Err() != nil || n.ctx.Err() != nil {
 			return nil, n.explain(ctx, err)
 		}

@@ -65,8 +65,17 @@ func (t *RaftTransport) AppendEntriesPipeline(raft.ServerID, raft.ServerAddress)
 // AppendEntries sends a request. Of many or large entries it sends the first
 // few and cuts args down to these, so that raft, which looks at args again
 // when the answer is there, goes on with the rest.
+//
+// If that fails it returns when the next attempt is worth while: see outlast. A
+// heartbeat, which raft sends from a goroutine of its own, does not wait.
 func (t *RaftTransport) AppendEntries(id raft.ServerID, _ raft.ServerAddress, args *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
-	return t.net.appendEntries(t.net.peer(string(id)), args, resp)
+	p := t.net.peer(string(id))
+	heartbeat := args.PrevLogEntry == 0 && len(args.Entries) == 0
+	err := t.net.appendEntries(p, args, resp)
+	if err != nil && !heartbeat {
+		t.net.outlast(p, args.Term)
+	}
+	return err
 }
 
 // RequestVote sends a request.
@@ -89,9 +98,11 @@ func (t *RaftTransport) TimeoutNow(id raft.ServerID, _ raft.ServerAddress, args 
 	return t.net.ask(id, kindTimeoutNow, args.RPCHeader, args, resp)
 }
 
-// InstallSnapshot sends a snapshot on a stream of its own.
+// InstallSnapshot sends a snapshot on a stream of its own. It fails as
+// AppendEntries does.
 func (t *RaftTransport) InstallSnapshot(id raft.ServerID, _ raft.ServerAddress, args *raft.InstallSnapshotRequest, resp *raft.InstallSnapshotResponse, data io.Reader) error {
 	if err := t.net.sendSnapshot(string(id), args, resp, data); err != nil {
+		t.net.outlast(t.net.peer(string(id)), args.Term)
 		return fmt.Errorf("raftnet: send snapshot to %q: %w", id, err)
 	}
 	return nil
@@ -165,6 +176,34 @@ func (n *Net) appendEntries(p *peer, args *raft.AppendEntriesRequest, resp *raft
 		return fmt.Errorf("raftnet: append to %q: %w", p.id, err)
 	}
 	return nil
+}
+
+// redialEvery is how often a member that cannot be reached is dialled for the
+// sake of replication.
+const redialEvery = 100 * time.Millisecond
+
+// outlast returns once a member can be reached, has reasons to refuse, or is
+// not led by this one in that term any more. For every failure raft doubles the
+// time for which it leaves a member alone, up to 10 s; so an absence had better
+// be one failure than a dozen.
+func (n *Net) outlast(p *peer, term uint64) {
+	for n.cfg.Leads(p.id, term) {
+		t := time.NewTimer(redialEvery)
+		s, err := p.raft.get(n.ctx, redialEvery)
+		if err == nil {
+			p.raft.put(s)
+		}
+		if err == nil || objection(err) || errors.Is(err, ErrNoTransport) {
+			t.Stop()
+			return
+		}
+		select {
+		case <-t.C:
+		case <-n.ctx.Done():
+			t.Stop()
+			return
+		}
+	}
 }
 
 // sendSnapshot is the leader's side of serveSnapshot.

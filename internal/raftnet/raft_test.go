@@ -508,6 +508,13 @@ type voter struct {
 	fsm  *journal
 	logs *raft.InmemStore
 	snap raft.SnapshotStore
+	runs atomic.Pointer[raft.Raft]
+}
+
+// leads is Config.Leads.
+func (v *voter) leads(_ string, term uint64) bool {
+	r := v.runs.Load()
+	return r != nil && r.CurrentTerm() == term && r.State() == raft.Leader
 }
 
 // cluster is three of them.
@@ -539,7 +546,8 @@ func newCluster(t *testing.T, notify bool, tweak func(*raft.Config)) *cluster {
 
 func (c *cluster) start(v *voter) {
 	c.t.Helper()
-	v.net, v.port = member(c.t, c.hub, v.id, nil)
+	v.runs.Store(nil)
+	v.net, v.port = member(c.t, c.hub, v.id, func(cfg *Config) { cfg.Leads = v.leads })
 	v.fsm = &journal{}
 	conf := raft.DefaultConfig()
 	conf.LocalID = raft.ServerID(v.id)
@@ -552,6 +560,7 @@ func (c *cluster) start(v *voter) {
 	if v.raft, err = raft.NewRaft(conf, v.fsm, v.logs, v.logs, v.snap, v.net.Raft()); err != nil {
 		c.t.Fatal(err)
 	}
+	v.runs.Store(v.raft)
 	if c.notify {
 		v.fsm.applied = func(l *raft.Log) {
 			for _, id := range []string{"a", "b", "c"} {

@@ -141,7 +141,16 @@ func naive(names []string, now int64, free map[string]bool) (best, next string) 
 	return slices.MinFunc(head, lowest).name, "0"
 }
 
-func lowest(a, b entry) int { return cmp.Compare(a.seq, b.seq) }
+// lowest prefers those that have no id, where somebody has given two the same number.
+func lowest(a, b entry) int {
+	named := func(e entry) int {
+		if e.id != "" && e.due == 0 {
+			return 1
+		}
+		return 0
+	}
+	return cmp.Or(cmp.Compare(a.seq, b.seq), named(a)-named(b))
+}
 
 // parsed returns the entries among names, in the order of what comes before their numbers, then of those.
 func parsed(n naming, names []string) (list []entry) {

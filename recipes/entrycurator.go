@@ -150,7 +150,7 @@ func (n curatorNames) first(ctx context.Context, h shelf, now time.Time, free fu
 		switch {
 		case e.prio != noPriority: // its priority may look like a part of its number
 			return true
-		case plain && e.seq > best.seq:
+		case plain && e.seq >= best.seq:
 			return false
 		case e.id == "" || !free(e):
 			return true
@@ -226,4 +226,4 @@ func (curatorNames) unpack(data string) (items []string, err error) {
 	return nil, errTruncated
 }
 
-var errTruncated = errors.New("Curator's items are cut off")
+var errTruncated = errors.New("items in the frame of Curator are cut off")

@@ -168,7 +168,7 @@ func (kazooNames) best(ctx context.Context, h shelf, best *entry, next *int64, n
 	}
 	// By name these are in the order of their ids.
 	return h.numbered(ctx, func(e entry) bool {
-		if best.name != "" && e.seq > best.seq {
+		if best.name != "" && e.seq >= best.seq {
 			return false
 		}
 		if e.prio != prio || e.id == "" || e.due != 0 || !free(e) {

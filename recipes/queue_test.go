@@ -192,6 +192,24 @@ func TestQueueIDs(t *testing.T) {
 		if n, err := q.Remove(ctx, "a"); n != 0 || err != nil {
 			t.Errorf("%d removed, %v", n, err)
 		}
+		// What is given back with a delay keeps its id.
+		for i, id := range ids {
+			must(t, q.PutID(ctx, i, id))
+			must(t, receive(t, ctx, q, i).Nack(ctx, time.Minute))
+		}
+		empty(t, ctx, q)
+		for i, id := range ids[1:] {
+			n, err := q.Remove(ctx, id)
+			must(t, err)
+			if n != 1 {
+				t.Errorf("%q: %d were removed", ids[i+1], n)
+			}
+		}
+		m = receive(t, ctx, q, 0)
+		must(t, m.Nack(ctx, time.Minute)) // again
+		if n, err := q.Remove(ctx, ids[0]); n != 1 || err != nil {
+			t.Errorf("%d were removed, %v", n, err)
+		}
 		wants(t, q.PutID(ctx, 1, ""), zk.ErrBadArguments)
 		wants(t, q.PutID(ctx, 1, strings.Repeat("x", 513)), zk.ErrBadArguments)
 		empty(t, ctx, q)
@@ -199,16 +217,16 @@ func TestQueueIDs(t *testing.T) {
 }
 
 // counter follows the number of entries through every change.
-func counter(t *testing.T, ctx context.Context, s *zk.Session, check func(n int, ev zk.Event)) (end func()) {
+func counter(t *testing.T, ctx context.Context, s *zk.Session, dir string, check func(n int, ev zk.Event)) (end func()) {
 	t.Helper()
-	w, err := s.Watch(ctx, "/q/entries", zk.WatchSubtree)
+	w, err := s.Watch(ctx, dir, zk.WatchSubtree)
 	must(t, err)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		n := 0
 		for ev := range w.Events() {
-			if strings.Count(ev.Path, "/") != 3 {
+			if strings.Count(ev.Path, "/") != strings.Count(dir, "/")+1 {
 				continue // the directory, or the mark of a claim
 			}
 			switch ev.Type {
@@ -231,68 +249,76 @@ func counter(t *testing.T, ctx context.Context, s *zk.Session, check func(n int,
 
 // However many put at once, there are never more than MaxItems entries, and everybody gets room in the end.
 func TestQueueBounded(t *testing.T) {
-	bubble(t, 3, zktest.Config{Base: zk.Config{WatchBuffer: 1 << 16}}, func(t *testing.T, ctx context.Context, c *zktest.Cluster) {
-		const limit, producers, each = 5, 18, 20
-		most := 0
-		end := counter(t, ctx, session(t, ctx, c.Member(0)), func(n int, ev zk.Event) {
-			if most = max(most, n); n > limit { // Q-S5
-				t.Errorf("zxid %v: %d entries", ev.Zxid, n)
-			}
+	for dir, layout := range map[string]recipes.Layout{"/q/entries": recipes.Kazoo, "/q": recipes.CuratorDelay} {
+		t.Run(layout.String(), func(t *testing.T) {
+			bubble(t, 3, zktest.Config{Base: zk.Config{WatchBuffer: 1 << 16}}, func(t *testing.T, ctx context.Context, c *zktest.Cluster) {
+				queueBounded(t, ctx, c, layout, dir)
+			})
 		})
-		queues := [3]*intQueue{}
-		for i := range queues {
-			queues[i] = newQueue(c.Member(i))
-			queues[i].MaxItems = limit
+	}
+}
+
+func queueBounded(t *testing.T, ctx context.Context, c *zktest.Cluster, layout recipes.Layout, dir string) {
+	const limit, producers, each = 5, 18, 20
+	most := 0
+	end := counter(t, ctx, session(t, ctx, c.Member(0)), dir, func(n int, ev zk.Event) {
+		if most = max(most, n); n > limit { // Q-S5
+			t.Errorf("zxid %v: %d entries", ev.Zxid, n)
 		}
-		put := started(producers, func(i int) error {
-			for range each {
-				err := queues[i%3].Put(ctx, 1)
-				if i%6 == 0 {
-					err = queues[i%3].PutAll(ctx, 1, 1, 1)
-				}
-				if err != nil {
-					return err
-				}
-			}
-			return nil
-		})
-		time.Sleep(time.Second)
-		ended, cancel := context.WithTimeout(ctx, time.Second)
-		defer cancel()
-		wants(t, queues[0].Put(ended, 1), context.DeadlineExceeded)
-		wants(t, queues[0].PutAll(ctx, 1, 2, 3, 4, 5, 6), zk.ErrBadArguments)
-		total := (producers/6)*each*4 + (producers-producers/6)*each
-		for i := range total {
-			q := queues[i%3]
-			if i%7 != 0 {
-				_, err := q.Take(ctx)
-				must(t, err)
-				continue
-			}
-			m, err := q.Receive(ctx)
-			must(t, err)
-			if i%2 == 0 { // a delay makes it a new entry, in the same transaction
-				must(t, m.Nack(ctx, time.Millisecond))
-				time.Sleep(2 * time.Millisecond)
-				m, err = q.Receive(ctx)
-				must(t, err)
-			}
-			must(t, m.Ack(ctx))
-		}
-		all(t, "put", producers, put)
-		end()
-		if most != limit {
-			t.Errorf("at most %d entries of %d", most, limit)
-		}
-		empty(t, ctx, queues[1])
-		ops, err := queues[0].PutOps(1, 2, 3, 4, 5)
-		must(t, err)
-		s := session(t, ctx, c.Member(2))
-		_, err = s.Txn(ctx, ops...)
-		must(t, err)
-		_, err = s.Txn(ctx, ops...)
-		wants(t, err, zk.ErrGuard) // Q-S5
 	})
+	queues := [3]*intQueue{}
+	for i := range queues {
+		queues[i] = newQueue(c.Member(i))
+		queues[i].MaxItems, queues[i].Layout = limit, layout
+	}
+	put := started(producers, func(i int) error {
+		for range each {
+			err := queues[i%3].Put(ctx, 1)
+			if i%6 == 0 {
+				err = queues[i%3].PutAll(ctx, 1, 1, 1)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	time.Sleep(time.Second)
+	ended, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	wants(t, queues[0].Put(ended, 1), context.DeadlineExceeded)
+	wants(t, queues[0].PutAll(ctx, 1, 2, 3, 4, 5, 6), zk.ErrBadArguments)
+	total := (producers/6)*each*4 + (producers-producers/6)*each
+	for i := range total {
+		q := queues[i%3]
+		if i%7 != 0 {
+			_, err := q.Take(ctx)
+			must(t, err)
+			continue
+		}
+		m, err := q.Receive(ctx)
+		must(t, err)
+		if i%2 == 0 { // a delay makes it a new entry, in the same transaction
+			must(t, m.Nack(ctx, time.Millisecond))
+			time.Sleep(2 * time.Millisecond)
+			m, err = q.Receive(ctx)
+			must(t, err)
+		}
+		must(t, m.Ack(ctx))
+	}
+	all(t, "put", producers, put)
+	end()
+	if most != limit {
+		t.Errorf("at most %d entries of %d", most, limit)
+	}
+	empty(t, ctx, queues[1])
+	ops, err := queues[0].PutOps(1, 2, 3, 4, 5)
+	must(t, err)
+	s := session(t, ctx, c.Member(2))
+	_, err = s.Txn(ctx, ops...)
+	must(t, err)
+	_, err = s.Txn(ctx, ops...)
+	wants(t, err, zk.ErrGuard) // Q-S5
 }
 
 type unencodable struct{}
@@ -584,6 +610,23 @@ func TestQueueEvents(t *testing.T) {
 		f      int         // a follower, where the consumer is
 		s, far *zk.Session // the consumer's, and that of another on a member that stays
 		q, alt *intQueue
+
+		entries, claims string // directories
+	}
+	// away cuts the consumer's member off until it needs a snapshot to come back.
+	away := func(t *scene, meanwhile func()) {
+		t.c.Isolate(t.f)
+		meanwhile()
+		for range 200 { // more than the trailing log holds
+			_, err := t.far.Set(t.ctx, "/else", nil, zk.AnyVersion)
+			must(t.T, err)
+		}
+		for i := range 3 {
+			if i != t.f {
+				must(t.T, t.c.Member(i).Compact(t.ctx))
+			}
+		}
+		t.c.Heal()
 	}
 	lost := func(t *scene, m *recipes.Message[int], cause ...error) {
 		t.Helper()
@@ -709,9 +752,9 @@ func TestQueueEvents(t *testing.T) {
 		"operator deletes the entry": func(t *scene) {
 			must(t.T, t.q.Put(t.ctx, 1))
 			m := receive(t.T, t.ctx, t.q, 1)
-			must(t.T, t.s.Delete(t.ctx, "/q/entries/"+names(t.T, t.ctx, t.far, "/q/entries")[0], zk.AnyVersion))
+			must(t.T, t.s.Delete(t.ctx, t.entries+"/"+names(t.T, t.ctx, t.far, t.entries)[0], zk.AnyVersion))
 			wants(t.T, m.Ack(t.ctx), recipes.ErrBroken)
-			eventually(t.T, "the claim stays", func() bool { return len(names(t.T, t.ctx, t.far, "/q/taken")) == 0 })
+			eventually(t.T, "the claim stays", func() bool { return len(names(t.T, t.ctx, t.far, t.claims)) == 0 })
 		},
 		"operator deletes the claim": func(t *scene) {
 			must(t.T, t.q.Put(t.ctx, 1))
@@ -732,30 +775,59 @@ func TestQueueEvents(t *testing.T) {
 			wants(t.T, soon(t.T, "refused", late), recipes.ErrLost, zk.ErrNoNode) // Q-S1
 			must(t.T, other.Ack(t.ctx))
 		},
+		"a snapshot is installed, waiting": func(t *scene) {
+			ch := receiving(t.ctx, t.q)
+			away(t, func() { must(t.T, t.alt.PutAll(t.ctx, 1, 2)) })
+			must(t.T, received(t.T, ch, 1).Ack(t.ctx)) // Q-L2
+			must(t.T, receive(t.T, t.ctx, t.q, 2).Ack(t.ctx))
+		},
+		"a snapshot is installed, claimed": func(t *scene) {
+			must(t.T, t.alt.PutAll(t.ctx, 1, 2))
+			must(t.T, t.s.Sync(t.ctx))
+			m, gone := receive(t.T, t.ctx, t.q, 1), receive(t.T, t.ctx, t.q, 2)
+			away(t, func() { must(t.T, t.far.Delete(t.ctx, gone.Path(), zk.AnyVersion)) })
+			lost(t, gone, zk.ErrNoNode)
+			if !m.Valid() {
+				t.Error(m.Err())
+			}
+			must(t.T, m.Ack(t.ctx))
+			must(t.T, receive(t.T, t.ctx, t.q, 2).Ack(t.ctx)) // Q-S2
+		},
 		"operator deletes everything": func(t *scene) {
 			ch := receiving(t.ctx, t.q)
 			must(t.T, t.alt.Put(t.ctx, 1))
 			m := received(t.T, ch, 1)
 			ch = receiving(t.ctx, t.q)
 			must(t.T, t.far.DeleteTree(t.ctx, "/q"))
+			if t.claims == "/q-locks" {
+				must(t.T, t.far.DeleteTree(t.ctx, t.claims))
+			}
 			lost(t, m, zk.ErrNoNode)
 			must(t.T, t.alt.Put(t.ctx, 2))
 			must(t.T, received(t.T, ch, 2).Ack(t.ctx))
 		},
 	} {
-		t.Run(name, func(t *testing.T) {
-			bubble(t, 3, zktest.Config{}, func(t *testing.T, ctx context.Context, c *zktest.Cluster) {
-				l := leader(t, ctx, c)
-				s := &scene{T: t, ctx: ctx, c: c, f: (l + 1) % 3}
-				s.s, s.far = session(t, ctx, c.Member(s.f)), session(t, ctx, c.Member((l+2)%3))
-				s.q, s.alt = newQueue(s.s), newQueue(s.far)
-				run(s)
-				if s.far.Err() == nil {
-					empty(t, ctx, s.alt)
-					eventually(t, "a claim is left", func() bool { return len(names(t, ctx, s.far, "/q/taken")) == 0 })
-				}
+		for _, layout := range []recipes.Layout{recipes.Kazoo, recipes.Curator, recipes.CuratorDelay} {
+			t.Run(fmt.Sprint(name, ", ", layout), func(t *testing.T) {
+				bubble(t, 3, zktest.Config{}, func(t *testing.T, ctx context.Context, c *zktest.Cluster) {
+					l := leader(t, ctx, c)
+					s := &scene{T: t, ctx: ctx, c: c, f: (l + 1) % 3, entries: "/q", claims: "/q-locks"}
+					if layout == recipes.Kazoo {
+						s.entries, s.claims = "/q/entries", "/q/taken"
+					}
+					s.s, s.far = session(t, ctx, c.Member(s.f)), session(t, ctx, c.Member((l+2)%3))
+					_, err := s.far.Create(ctx, "/else", nil, zk.Persistent)
+					must(t, err)
+					s.q, s.alt = newQueue(s.s), newQueue(s.far)
+					s.q.Layout, s.alt.Layout = layout, layout
+					run(s)
+					if s.far.Err() == nil {
+						empty(t, ctx, s.alt)
+						eventually(t, "a claim is left", func() bool { return len(names(t, ctx, s.far, s.claims)) == 0 })
+					}
+				})
 			})
-		})
+		}
 	}
 }
 
@@ -801,15 +873,17 @@ func TestQueueGivesUp(t *testing.T) {
 // expire: what was put is acknowledged, each item once.
 func TestQueueFaults(t *testing.T) {
 	for seed := range uint64(3) {
-		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
-			bubble(t, 3, zktest.Config{Seed: seed, Base: zk.Config{SessionTimeout: 2 * time.Second}}, func(t *testing.T, ctx context.Context, c *zktest.Cluster) {
-				queueFaults(t, ctx, c)
+		for _, layout := range []recipes.Layout{recipes.Kazoo, recipes.CuratorDelay} {
+			t.Run(fmt.Sprint("seed ", seed, ", ", layout), func(t *testing.T) {
+				bubble(t, 3, zktest.Config{Seed: seed, Base: zk.Config{SessionTimeout: 2 * time.Second}}, func(t *testing.T, ctx context.Context, c *zktest.Cluster) {
+					queueFaults(t, ctx, c, layout)
+				})
 			})
-		})
+		}
 	}
 }
 
-func queueFaults(t *testing.T, ctx context.Context, c *zktest.Cluster) {
+func queueFaults(t *testing.T, ctx context.Context, c *zktest.Cluster, layout recipes.Layout) {
 	const producers, each, consumers = 6, 40, 9
 	var mu sync.Mutex
 	sure, unsure, acked, told := map[int]int{}, map[int]int{}, map[int]int{}, map[int]int{}
@@ -830,6 +904,7 @@ func queueFaults(t *testing.T, ctx context.Context, c *zktest.Cluster) {
 		defer h.mu.Unlock()
 		if m := c.Member(i); h.m != m {
 			h.m, h.q = m, newQueue(m)
+			h.q.Layout = layout
 		}
 		return h.q
 	}
@@ -902,6 +977,7 @@ func queueFaults(t *testing.T, ctx context.Context, c *zktest.Cluster) {
 	}
 	makers.Wait()
 	q := newQueue(c.Member(leader(t, ctx, c)))
+	q.Layout = layout
 	eventually(t, "some are left", func() bool {
 		n, err := q.Len(ctx)
 		must(t, err)
@@ -919,7 +995,8 @@ func queueFaults(t *testing.T, ctx context.Context, c *zktest.Cluster) {
 			t.Errorf("item %d was never put", v)
 		}
 	}
-	eventually(t, "claims are left", func() bool { return len(names(t, ctx, session(t, ctx, c.Member(0)), "/q/taken")) == 0 })
+	claims := map[recipes.Layout]string{recipes.Kazoo: "/q/taken", recipes.CuratorDelay: "/q-locks"}[layout]
+	eventually(t, "claims are left", func() bool { return len(names(t, ctx, session(t, ctx, c.Member(0)), claims)) == 0 })
 	must(t, c.Quiesce(ctx))
 	t.Logf("put %d and perhaps %d, acknowledged %d and perhaps %d", len(sure), len(unsure), len(acked), len(told))
 }

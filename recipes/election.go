@@ -120,7 +120,8 @@ func (l *Leadership) Proclaim(ctx context.Context, value []byte) error {
 	return err
 }
 
-// Resign gives the leadership back: it is Release.
+// Resign gives the leadership back: it is Release. Within Run just return: lead's context ends with the leadership, and
+// with it a Resign that is given that context.
 func (l *Leadership) Resign(ctx context.Context) error { return l.Release(ctx) }
 
 // Run campaigns, calls lead when elected, and campaigns again when the leadership was lost or lead returned nil, after

@@ -231,6 +231,15 @@ func (c *contender) take(ctx context.Context) (*right, error) {
 	}
 }
 
+// held returns a handle on c's right, or takes c out of the line if there is none.
+func (c *contender) held(r *right, err error) (*Held, error) {
+	if err != nil {
+		c.leave()
+		return nil, err
+	}
+	return &Held{right: r}, nil
+}
+
 // failed says why a wait is over.
 func (c *contender) failed(ctx context.Context, err error) error {
 	if errors.Is(err, zk.ErrNoNode) || errors.Is(err, ErrBroken) {

@@ -85,7 +85,10 @@ func grant(c contender) (*right, error) {
 func (r *right) vacate() {
 	defer close(r.gone)
 	r.free() // where a znode was deleted by another, that leaves what watched over the lease and over the others
-	if cause := context.Cause(r.ctx); errors.Is(cause, zk.ErrNoNode) && len(r.more) == 0 || over(cause) {
+	switch cause := context.Cause(r.ctx); {
+	case over(cause), errors.Is(cause, zk.ErrNoNode) && len(r.more) == 0:
+		return
+	case errors.Is(cause, context.DeadlineExceeded): // the znode says itself that its time is over
 		return
 	}
 	r.mu.Lock()
@@ -102,14 +105,22 @@ func (r *right) vacate() {
 
 // onRelease says what an orderly release does besides deleting the znodes.
 func (r *right) onRelease(steps []zk.Op) {
-	r.departBy(func() error { return r.contender.quit(steps...) })
-}
-
-// departBy says what an orderly release does instead of deleting the znodes.
-func (r *right) departBy(depart func() error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.parting = depart
+	r.parting = func() error { return r.contender.quit(steps...) }
+}
+
+// departBy makes the end of the right, which is to come now, an orderly release that calls depart instead of deleting the
+// znodes. It is false, and changes nothing, if h is not the only handle.
+func (h *Held) departBy(depart func() error) (alone bool) {
+	r := h.right
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.owed != 1 || h.returned.Swap(true) {
+		return false
+	}
+	r.owed, r.orderly, r.parting = 0, r.ctx.Err() == nil, depart
+	return true
 }
 
 // lost returns nil while the right is valid, then why it is not.

@@ -56,7 +56,7 @@ func (k kind) layout(name string) (Layout, bool) {
 		return 0, false
 	}
 	name = strings.TrimRight(name, "0123456789")
-	if id, ok := strings.CutSuffix(name, k.kazoo); ok {
+	if id, ok := strings.CutSuffix(name, k.kazoo); ok && k.kazoo != "" {
 		return Kazoo, isHex(id, 32)
 	}
 	id, ok := strings.CutSuffix(name, k.curator)

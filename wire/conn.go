@@ -44,7 +44,7 @@ type conn struct {
 	cancel context.CancelCauseFunc
 	began  time.Time
 
-	// Set by the handshake, before the second goroutine starts.
+	// Set by the handshake, under mu, before the second goroutine starts.
 	session  *zk.Session
 	listener *zk.Listener
 	readOnly bool

@@ -28,7 +28,7 @@ func (c *conn) open() bool {
 			c.srv.broke(c, "no request: "+err.Error())
 		}
 		return false
-	case words[string(first)] != nil || string(first) == telnetInterrupt:
+	case isWord(first):
 		c.word(string(first))
 		return false
 	}
@@ -88,16 +88,13 @@ func (c *conn) connect(q *connectRequest) bool {
 	}
 	res := connectResponse{password: make([]byte, passwordSize), hasRO: q.hasRO}
 	if err == nil {
-		c.session, c.readOnly = session, now == servingReadOnly
-		l := session.Listener()
-		c.timeout = session.Timeout()
-		res.timeout, res.session, res.password = int32(c.timeout.Milliseconds()), int64(session.ID()), l.Password()
-		res.readOnly = c.readOnly
-		c.until = time.Time{}
 		c.mu.Lock()
-		c.listener = l
+		c.session, c.listener, c.timeout, c.readOnly = session, session.Listener(), session.Timeout(), now == servingReadOnly
 		late := c.draining
 		c.mu.Unlock()
+		res.timeout, res.session, res.password = int32(c.timeout.Milliseconds()), int64(session.ID()), c.listener.Password()
+		res.readOnly = c.readOnly
+		c.until = time.Time{}
 		if late || !s.state.still(now) { // it was told to end, or ended, while nobody looked
 			c.end(errNoLeader)
 		}

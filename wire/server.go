@@ -61,22 +61,23 @@ type Server struct {
 	// slog.Default and drops the rest.
 	Logger *slog.Logger
 
-	once   sync.Once
-	limits Limits
-	words  map[string]bool
-	log    *slog.Logger
-	life   context.Context
-	kill   context.CancelFunc
-	work   sync.WaitGroup // every goroutine but those of Serve's callers
-	began  time.Time
-	state  serving
-	stats  counters
-	noise  noise
-	shakes atomic.Int64 // TLS handshakes under way
+	once      sync.Once
+	limits    Limits
+	words     map[string]bool
+	log       *slog.Logger
+	life      context.Context
+	kill      context.CancelFunc
+	work      sync.WaitGroup // every goroutine but those of Serve's callers
+	began     time.Time
+	state     serving
+	stats     counters
+	noise     noise
+	shakes    atomic.Int64 // TLS handshakes under way
+	traceMask atomic.Int64 // of the words gtmk and stmk; it means nothing here
 
 	mu          sync.Mutex // guards the fields below
 	closing     bool
-	listeners   map[net.Listener]struct{}
+	listeners   map[net.Listener]port
 	conns       map[*conn]struct{}
 	connections int
 	perAddress  map[netip.Addr]int
@@ -87,13 +88,14 @@ type Server struct {
 func (s *Server) start() {
 	s.once.Do(func() {
 		s.limits = s.Limits.withDefaults()
-		s.words = allowed(s.Words, s.ReadOnly)
+		s.words = permitted(s.Words, s.ReadOnly)
+		s.traceMask.Store(306)
 		s.log = quiet(s.Logger)
 		s.life, s.kill = context.WithCancel(context.Background())
 		s.began = time.Now()
 		s.stats.reset()
 		s.noise.log = s.log
-		s.listeners = map[net.Listener]struct{}{}
+		s.listeners = map[net.Listener]port{}
 		s.conns = map[*conn]struct{}{}
 		s.perAddress = map[netip.Addr]int{}
 		if s.Member != nil {
@@ -134,7 +136,7 @@ func (s *Server) serve(l net.Listener, p port) error {
 		s.mu.Unlock()
 		return s.ended()
 	}
-	s.listeners[l] = struct{}{}
+	s.listeners[l] = p
 	s.mu.Unlock()
 	defer func() {
 		s.mu.Lock()
@@ -226,7 +228,7 @@ func (s *Server) stop() <-chan struct{} {
 	s.mu.Lock()
 	s.closing = true
 	listeners := s.listeners
-	s.listeners = map[net.Listener]struct{}{}
+	s.listeners = map[net.Listener]port{}
 	if s.drained == nil {
 		s.drained = make(chan struct{})
 	}

@@ -123,7 +123,7 @@ type usage struct {
 	heard      time.Time
 	asked      int32 // ms
 	last       opcode
-	xid        int32
+	xid        int64 // -1 before the first
 	zxid       zk.Zxid
 	at         time.Time // of the last answer
 	took       time.Duration
@@ -132,7 +132,7 @@ type usage struct {
 func (u *usage) reset() {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.recv, u.send, u.latency, u.took = 0, 0, latency{}, 0
+	u.recv, u.send, u.latency, u.took, u.last, u.xid, u.zxid = 0, 0, latency{}, 0, 0, -1, -1
 }
 
 func (u *usage) received() {
@@ -165,7 +165,10 @@ func (u *usage) answered(r *request, z zk.Zxid, took time.Duration) {
 	defer u.mu.Unlock()
 	u.send++
 	u.latency.add(took)
-	u.last, u.xid, u.zxid, u.at, u.took = r.op, r.xid, z, time.Now(), took
+	if r.xid >= 0 { // the last one that the client chose
+		u.xid = int64(r.xid)
+	}
+	u.last, u.zxid, u.at, u.took = r.op, z, time.Now(), took
 }
 
 // noise is what clients' faults make of the log: a few lines a second, whatever they do.

@@ -36,6 +36,11 @@ func Installed() error {
 type Options struct {
 	// Dir keeps the server's data; "" means a temporary directory that Stop removes.
 	Dir string
+	// Addr is the client port's, "127.0.0.1:port"; "" means any free port.
+	Addr string
+	// ID makes the server a member of the ensemble that the server.N lines of Config describe; Start waits until the
+	// ensemble serves. 0 means a stand-alone server.
+	ID int
 	// Config adds lines to zoo.cfg, each "key=value".
 	Config []string
 	// Properties adds system properties, each "name=value".
@@ -44,7 +49,7 @@ type Options struct {
 	Sync bool
 }
 
-// Server is a running stand-alone ZooKeeper.
+// Server is a running ZooKeeper.
 type Server struct {
 	Addr string // of the client port
 
@@ -54,7 +59,7 @@ type Server struct {
 	temp string
 }
 
-// Start starts a stand-alone ZooKeeper on a free loopback port and waits until it answers or ctx ends. Its
+// Start starts a ZooKeeper on loopback and waits until it answers or ctx ends. Its
 // tick is 500 ms, so that sessions last from 1 s to 30 s, and every four-letter word is allowed.
 func Start(ctx context.Context, o Options) (_ *Server, err error) {
 	if err := Installed(); err != nil {
@@ -72,14 +77,29 @@ func Start(ctx context.Context, o Options) (_ *Server, err error) {
 			s.Stop()
 		}
 	}()
-	port, err := freePort()
+	if s.Addr = o.Addr; s.Addr == "" {
+		port, err := freePort()
+		if err != nil {
+			return nil, err
+		}
+		s.Addr = net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
+	}
+	host, port, err := net.SplitHostPort(s.Addr)
 	if err != nil {
 		return nil, err
 	}
-	s.Addr = net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
+	data := filepath.Join(o.Dir, "data")
+	if err := os.MkdirAll(data, 0o700); err != nil {
+		return nil, err
+	}
+	if o.ID != 0 {
+		if err := os.WriteFile(filepath.Join(data, "myid"), []byte(strconv.Itoa(o.ID)), 0o600); err != nil {
+			return nil, err
+		}
+	}
 	lines := append([]string{
 		"tickTime=500", "maxSessionTimeout=30000", "maxClientCnxns=0", "admin.enableServer=false", "4lw.commands.whitelist=*",
-		"clientPortAddress=127.0.0.1", "clientPort=" + strconv.Itoa(port), "dataDir=" + filepath.Join(o.Dir, "data"),
+		"clientPortAddress=" + host, "clientPort=" + port, "dataDir=" + data,
 	}, o.Config...)
 	cfg := filepath.Join(o.Dir, "zoo.cfg")
 	if err := os.WriteFile(cfg, []byte(strings.Join(lines, "\n")+"\n"), 0o600); err != nil {

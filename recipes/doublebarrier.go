@@ -44,10 +44,16 @@ type Membership struct {
 
 	barrier *DoubleBarrier
 	round   zk.Token // created the ready it entered by
+
+	turn baton // of those who call Leave
+	away bool  // it has left, but no Leave has seen the others go; for who has the turn
 }
 
 // Enter returns once Size members were there at one moment (DB-S1). Errors: ctx's; the session's if it ends; ErrBroken
-// if somebody deletes the member's znode. Whatever the error, no member is left behind (DB-L1).
+// if somebody deletes the member's znode. Whatever the error, no member is left behind (DB-L1): its znode is deleted, but
+// after Enter has returned, and until that is applied it counts. A round that begins in that time has it for a member
+// which has left at once, as one that crashed just then. No guard can help that: whoever begins the round is right in
+// what the tree says, and only the one that gave up knows better.
 func (b *DoubleBarrier) Enter(ctx context.Context) (*Membership, error) {
 	s, err := session(ctx, b.Session, "enter", b.Path)
 	if err != nil {
@@ -258,20 +264,26 @@ func (b *DoubleBarrier) admit(ctx context.Context, c *contender, round zk.Token)
 	if r == nil {
 		return nil, nil
 	}
-	return &Membership{&Held{right: r}, b, round}, nil
+	return &Membership{Held: &Held{right: r}, barrier: b, round: round}, nil
 }
 
 // Leave gives up the membership and returns once all members of the round have left, or are gone. If ctx ends first, or
 // the membership is lost, its error is returned; the member has left all the same, and does not hold up the others
-// (DB-L2, DB-L3).
+// (DB-L2, DB-L3). After ctx has ended, Leave called again waits for the others again. Once it has returned nil, or after
+// Release, the error is ErrReleased. Of several calls at once one leaves, and the others wait for it.
 func (m *Membership) Leave(ctx context.Context) error {
 	if ctx == nil {
 		return badArgument("leave", m.Path(), "nil context")
 	}
+	if err := m.turn.take(ctx); err != nil {
+		return err
+	}
+	defer m.turn.pass()
 	err := m.wait(ctx)
 	if err != nil {
 		m.right.free() // in the background: there is no time left
 	}
+	m.away = err != nil && (m.away || ctx.Err() != nil) && !errors.Is(m.Err(), ErrLost)
 	return err
 }
 
@@ -281,7 +293,13 @@ func (m *Membership) wait(ctx context.Context) error {
 	b, s := m.barrier, m.Session()
 	watching, cancel := context.WithCancel(ctx)
 	defer cancel()
-	for inside := true; ; {
+	inside := !m.away
+	if !inside {
+		if err := m.out(ctx); err != nil { // that it has left may not have come to pass yet
+			return err
+		}
+	}
+	for {
 		if inside {
 			if err := m.Err(); err != nil {
 				return err

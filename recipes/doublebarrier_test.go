@@ -439,6 +439,55 @@ func TestDoubleBarrierEvents(t *testing.T) {
 			wants(t.T, m[0].Err(), recipes.ErrReleased)
 			end(t, "it has left all the same", leaving(t.ctx, m[1]), leaving(t.ctx, m[2])) // DB-L3
 		},
+		"ctx ends in Leave, and again": func(t *room) {
+			m := full(t)
+			for range 3 {
+				some, cancel := context.WithTimeout(t.ctx, 100*time.Millisecond)
+				done := leaving(some, m[0])
+				wants(t.T, m[0].Leave(some), context.DeadlineExceeded) // DB-L2
+				wants(t.T, soon(t.T, "ended", done), context.DeadlineExceeded)
+				cancel()
+			}
+			again := leaving(t.ctx, m[0])
+			still(t.T, "two are inside", again) // DB-L2
+			second := leaving(t.ctx, m[1])
+			still(t.T, "one is inside", again)
+			still(t.T, "one is inside", second)
+			end(t, "all have left", again, second, leaving(t.ctx, m[2]))
+			for _, m := range m {
+				wants(t.T, m.Leave(t.ctx), recipes.ErrReleased)
+			}
+		},
+		"ctx ends in Leave, the member is cut off": func(t *room) {
+			m := full(t)
+			t.c.Isolate(t.far)
+			some, cancel := context.WithTimeout(t.ctx, 100*time.Millisecond)
+			defer cancel()
+			wants(t.T, m[2].Leave(some), context.DeadlineExceeded)
+			again := leaving(t.ctx, m[2])
+			a, b := leaving(t.ctx, m[0]), leaving(t.ctx, m[1])
+			t.c.Heal()
+			end(t, "all have left", again, a, b) // DB-L3
+		},
+		"all give up leaving": func(t *room) {
+			m := full(t)
+			some, cancel := context.WithCancel(t.ctx)
+			cancel()
+			for _, m := range m {
+				wants(t.T, m.Leave(some), context.Canceled)
+			}
+			end(t, "nobody is inside", leaving(t.ctx, m[1]))
+			full(t)
+		},
+		"session expires after a Leave": func(t *room) {
+			m := full(t)
+			some, cancel := context.WithTimeout(t.ctx, 100*time.Millisecond)
+			defer cancel()
+			wants(t.T, m[2].Leave(some), context.DeadlineExceeded)
+			must(t.T, t.c.Expire(t.ctx, t.s[2]))
+			wants(t.T, m[2].Leave(t.ctx), zk.ErrSessionExpired)
+			end(t, "all have left", leaving(t.ctx, m[0]), leaving(t.ctx, m[1]))
+		},
 		"process dies before ready": func(t *room) {
 			a, gone := t.come(0), t.come(2)
 			must(t.T, t.c.Crash(t.far))

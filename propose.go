@@ -5,6 +5,7 @@ package zk
 import (
 	"context"
 	"fmt"
+	"reflect"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -355,14 +356,47 @@ func (p *proposer) close(cause error) {
 	}
 }
 
-// propose hands a frame to raft if this member leads, and returns once the state machine has met the frame, or
-// leadership is over, or ctx. It does not wait for raft's future: raft may shut down without answering it, and the
-// state machine knows better.
+// propose hands a frame to raft if this member leads, and returns once the state machine has met the frame, raft has
+// refused it, or leadership is over, or ctx. That raft has committed it is not asked for: the state machine knows better.
 func (m *Member) propose(ctx context.Context, lead *leadership, fr *frame, data []byte) error {
 	future := m.raft.ApplyLog(raft.Log{Data: data, Extensions: appendStamp(nil, m.stamp())}, time.Second)
-	_ = future // see above
+	ctx, refuse := context.WithCancelCause(ctx)
+	defer refuse(nil)
+	stop := whenRefused(future, refuse)
+	defer stop()
 	return m.fsm.wait(ctx, lead.over.Done(), func() bool {
 		o := m.fsm.st.origin(fr.origin)
 		return o != nil && (o.incarnation > fr.incarnation || o.incarnation == fr.incarnation && o.last >= fr.number)
 	})
+}
+
+// whenRefused calls refuse if raft does not take an entry: while it hands leadership over, or is too busy to, or does not
+// lead any more. The function returned ends the waiting for that, which raft alone does not always: when it shuts down
+// it forgets what was committed and not applied yet. For such cases a future of raft's has the field ShutdownCh, which
+// raft leaves empty in those of entries. Should it have none, the proposer's net still catches what was refused.
+func whenRefused(future raft.Future, refuse context.CancelCauseFunc) (stop func()) {
+	look := func() {
+		if err := future.Error(); err != nil {
+			refuse(fmt.Errorf("%w: raft: %w", ErrUnavailable, err))
+		}
+	}
+	f := reflect.ValueOf(future)
+	if f.Kind() != reflect.Pointer { // refused on the spot
+		look()
+		return func() {}
+	}
+	end := f.Elem().FieldByName("ShutdownCh")
+	if !end.CanSet() || end.Type() != reflect.TypeFor[chan struct{}]() {
+		return func() {}
+	}
+	over, ended := make(chan struct{}), make(chan struct{})
+	end.Set(reflect.ValueOf(over))
+	go func() {
+		defer close(ended)
+		look()
+	}()
+	return func() {
+		close(over)
+		<-ended
+	}
 }

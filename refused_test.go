@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package zk
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/raft"
+	"github.com/seed-541fafe0/zk/transport/memnet"
+)
+
+// three opens an ensemble of a, which leads (D26), b and c.
+func threeMembers(t *testing.T, ctx context.Context, network *memnet.Network) (a, b, c *Member) {
+	t.Helper()
+	peers := []Peer{{ID: "a", Addr: "a", Voter: true}, {ID: "b", Addr: "b", Voter: true}, {ID: "c", Addr: "c", Voter: true}}
+	var members []*Member
+	for _, p := range peers {
+		m, err := Open(ctx, Config{ID: p.ID, Peers: peers, Transport: network.Host(p.ID)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { m.Close() })
+		members = append(members, m)
+	}
+	for _, m := range members {
+		if err := m.Ready(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !members[0].leading() {
+		t.Fatal("the first of the voters does not lead")
+	}
+	return members[0], members[1], members[2]
+}
+
+// While leadership is being handed over raft refuses entries, and says so. Frames that it refused are sent again until it
+// takes them, each takes effect once and in order, and nobody waits for the proposer's net (D11, P3, P4).
+func TestWriteDuringTransfer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+		defer cancel()
+		network := memnet.New(1)
+		a, _, c := threeMembers(t, ctx, network)
+		writers := []*Member{a, c}
+		var sessions []*Session
+		for _, m := range writers {
+			s, err := m.Session(ctx)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := s.Create(ctx, "/"+m.ID(), nil, Persistent); err != nil {
+				t.Fatal(err)
+			}
+			sessions = append(sessions, s)
+		}
+
+		// The heir does not hear of it, and raft waits for the call to fail.
+		network.Hold("b")
+		short, end := context.WithTimeout(ctx, time.Second)
+		defer end()
+		began := time.Now()
+		moved := make(chan error, 1)
+		go func() { moved <- a.TransferLeadership(short, "b") }()
+		time.Sleep(10 * time.Millisecond)
+		type result struct {
+			version int32
+			err     error
+			took    time.Duration
+		}
+		results := make(chan result, 2*len(sessions))
+		for i, s := range sessions {
+			go func() {
+				for range 2 {
+					z, err := s.Set(ctx, "/"+writers[i].ID(), nil, AnyVersion)
+					results <- result{z.Version, err, time.Since(began)}
+				}
+			}()
+		}
+		bound := 2500*time.Millisecond + 2*backoff(10) // raft waits for 2.5 s
+		seen := int32(0)
+		for range cap(results) {
+			r := <-results
+			if r.err != nil || r.took > bound {
+				t.Errorf("%v after %v", r.err, r.took)
+			}
+			seen += r.version
+		}
+		if seen != 6 { // 1 and 2 of each
+			t.Errorf("versions add up to %d", seen)
+		}
+		if err := <-moved; err == nil {
+			t.Error("leadership was handed over: this tests nothing")
+		}
+		for _, m := range writers {
+			if m.Stats().Redrives == 0 {
+				t.Errorf("%s: raft refused nothing: this tests nothing", m.ID())
+			}
+		}
+		network.Release("b")
+	})
+}
+
+// What raft says to an entry is heard, and whoever does not want to hear it any more need not wait: raft may never say it.
+func TestWhenRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+		defer cancel()
+		network := memnet.New(1)
+		a, b, _ := threeMembers(t, ctx, network)
+		said := func(m *Member) (context.Context, func()) {
+			ctx, refuse := context.WithCancelCause(ctx)
+			return ctx, whenRefused(m.raft.ApplyLog(raft.Log{Data: []byte("?")}, time.Second), refuse)
+		}
+
+		hears, stop := said(b)
+		<-hears.Done()
+		if err := context.Cause(hears); !errors.Is(err, raft.ErrNotLeader) {
+			t.Errorf("a follower's raft says %v", err)
+		}
+		stop()
+
+		network.Isolate("a")
+		hears, stop = said(a)
+		synctest.Wait()
+		if hears.Err() != nil {
+			t.Errorf("a leader without a quorum says %v", context.Cause(hears))
+		}
+		stop()
+
+		if err := a.Close(); err != nil {
+			t.Fatal(err)
+		}
+		hears, stop = said(a)
+		if err := context.Cause(hears); !errors.Is(err, raft.ErrRaftShutdown) {
+			t.Errorf("a raft that is shut down says %v", err)
+		}
+		stop()
+	})
+}

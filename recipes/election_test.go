@@ -451,6 +451,7 @@ func TestElectionLayouts(t *testing.T) {
 			}
 			must(t, l.Resign(ctx))
 		}
+		must(t, h.c.Quiesce(ctx))
 		names, _, err := h.s[1].Children(ctx, dir)
 		must(t, err)
 		for _, name := range names {

@@ -313,7 +313,11 @@ func (s *Session) ContextWhile(ctx context.Context, path string, t Token) (held 
 	if err := s.checkPath("context while", path, full); err != nil {
 		return nil, nil, err
 	}
-	held, end := context.WithCancelCause(ctx)
+	// A child of the lease ends with it, not soon after: who closes a session has lost what it held before it says so to
+	// the ensemble, and not because the znode has gone (HELD-S5).
+	lease := s.Context()
+	under, end := context.WithCancelCause(lease)
+	held = &whileContext{under, ctx}
 	r := &receiver{session: s.live, sink: func(ev Event) {
 		if ev.Type == EventDeleted {
 			end(ErrNoNode)
@@ -327,7 +331,6 @@ func (s *Session) ContextWhile(ctx context.Context, path string, t Token) (held 
 			code = ErrSessionExpired
 		}
 	})
-	lease := s.Context()
 	if code == 0 && lease.Err() != nil {
 		code = codeOf(context.Cause(lease))
 	}
@@ -336,15 +339,30 @@ func (s *Session) ContextWhile(ctx context.Context, path string, t Token) (held 
 		end(nil)
 		return nil, nil, &Error{Op: "context while", Path: path, Code: code}
 	}
-	unlease := context.AfterFunc(lease, func() { end(context.Cause(lease)) })
+	follow := context.AfterFunc(ctx, func() { end(context.Cause(ctx)) })
 	unwatch := context.AfterFunc(held, func() { s.m.watches.end(r, nil) })
 	return held, func() {
-		unlease()
+		follow()
 		if unwatch() {
 			s.m.watches.end(r, nil)
 		}
 		end(context.Canceled)
 	}, nil
+}
+
+// whileContext ends with the lease and has the values and the deadline of the context it was made for.
+type whileContext struct {
+	context.Context
+	of context.Context
+}
+
+func (c *whileContext) Deadline() (time.Time, bool) { return c.of.Deadline() }
+
+func (c *whileContext) Value(key any) any {
+	if v := c.Context.Value(key); v != nil { // package context's own: no lease has any other
+		return v
+	}
+	return c.of.Value(key)
 }
 
 // Done is closed when the session is over: expired or closed.

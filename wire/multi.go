@@ -18,6 +18,9 @@ func decodeMulti(d *decoder, r *request) {
 		case opCreate, opCreate2, opCreateContainer, opCreateTTL:
 			var q createRequest
 			q.decode(d, h.op)
+			if h.op = stepOpcode(h.op, q.flags); h.op == opError {
+				d.fail()
+			}
 			r.ops = append(r.ops, createOp(&q, h.op))
 		case opDelete:
 			path, version := d.string(), d.int()
@@ -36,6 +39,20 @@ func decodeMulti(d *decoder, r *request) {
 	r.body = kinds
 }
 
+// stepOpcode is what a create comes to among the steps of a multi: there ZooKeeper goes by the flags, and only
+// createTTL brings the time to live that two of them need (WP-31).
+func stepOpcode(op opcode, flags int32) opcode {
+	switch {
+	case flags == flagContainer:
+		return opCreateContainer
+	case flags != flagPersistentTTL && flags != flagPersistentSequentTTL:
+		return opCreate
+	case op == opCreateTTL:
+		return opCreateTTL
+	}
+	return opError
+}
+
 // appendMulti appends the results of a multi: of one that failed an error for each step (DM-58, WP-31, WP-32).
 func appendMulti(b []byte, r *request, call *zk.Call) []byte {
 	if call.Error != nil {
@@ -49,7 +66,7 @@ func appendMulti(b []byte, r *request, call *zk.Call) []byte {
 		switch op {
 		case opCreate:
 			b = appendString(multiHeader{op: op}.append(b), res.Path)
-		case opCreate2, opCreateContainer, opCreateTTL:
+		case opCreateContainer, opCreateTTL:
 			b = appendString(multiHeader{op: opCreate2}.append(b), res.Path)
 			b = appendStat(b, res.Stat)
 		case opSetData:

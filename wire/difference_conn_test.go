@@ -114,7 +114,7 @@ func (p *peerConn) ask(xid int32, op opcode, body []byte) (header replyHeader, r
 		if d.err != nil {
 			return header, nil, events, d.err
 		}
-		events = append(events, peerEvent{e.kind, e.state, e.path})
+		events = append(events, peerEvent(e))
 	}
 }
 

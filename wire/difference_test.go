@@ -353,6 +353,9 @@ func ourServer(t *testing.T) string {
 // may differ is in allowances, which docs/compatibility.md lists.
 func TestDifference(t *testing.T) {
 	theirs, ours := realZooKeeper(t), ourServer(t)
+	if testing.Short() {
+		*seeds = min(*seeds, 20)
+	}
 	var (
 		work   sync.WaitGroup
 		mu     sync.Mutex

@@ -34,6 +34,15 @@ func (c *clock) rebase(newest int64) {
 	c.base, c.since = max(newest, c.wall().UnixMilli()), time.Now()
 }
 
+// raise makes later stamps follow one that a backup brought along.
+func (c *clock) raise(newest int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if newest > c.base+time.Since(c.since).Milliseconds() {
+		c.base, c.since = newest, time.Now()
+	}
+}
+
 // now is the stamp of an entry proposed now.
 func (c *clock) now() int64 {
 	c.mu.Lock()

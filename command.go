@@ -169,7 +169,7 @@ func readEpoch(b []byte) (e epoch, err error) {
 		return e, errFormat
 	}
 	e.cluster = r.String()
-	e.members = make([]memberRecord, 0, r.Count(4))
+	e.members = make([]memberRecord, 0, r.Count(5))
 	for range cap(e.members) {
 		e.members = append(e.members, readMember(&r))
 	}
@@ -189,6 +189,9 @@ const (
 	reqReap                // a container or a TTL znode, by the leader
 	reqMember              // record a member's storage and address
 	reqClients             // record where the member that asks serves clients
+	reqPart                // a part of a backup, in order
+	reqRestore             // let the backup whose parts came before take effect
+	reqAbandon             // forget those parts
 )
 
 // request is one write: a transaction, or a change to a session or to the list of members.
@@ -211,6 +214,10 @@ type request struct {
 
 	member memberRecord // reqMember
 	addr   string       // reqClients
+
+	restore uint64 // reqPart, reqRestore, reqAbandon: which one
+	number  uint64 // reqPart: of parts before it; reqRestore: of all
+	data    string // reqPart
 }
 
 func appendRequest(b []byte, q *request) []byte {
@@ -241,6 +248,10 @@ func appendRequest(b []byte, q *request) []byte {
 		b = appendMember(b, q.member)
 	case reqClients:
 		b = codec.AppendString(b, q.addr)
+	case reqPart, reqRestore, reqAbandon:
+		b = codec.AppendUint64(b, q.restore)
+		b = codec.AppendUvarint(b, q.number)
+		b = codec.AppendString(b, q.data)
 	}
 	return b
 }
@@ -276,6 +287,8 @@ func readRequest(b []byte) (q request, ok bool) {
 		q.member = readMember(&r)
 	case reqClients:
 		q.addr = r.String()
+	case reqPart, reqRestore, reqAbandon:
+		q.restore, q.number, q.data = r.Uint64(), r.Uvarint(), r.String()
 	default:
 		return q, false
 	}

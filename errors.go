@@ -104,6 +104,8 @@ const (
 	ErrLocked Code = -1010
 	// ErrStale means that no leader was heard from for longer than the read allows.
 	ErrStale Code = -1011
+	// ErrStream means that a reader or writer given by the caller failed; the error wraps its own.
+	ErrStream Code = -1012
 )
 
 var codeText = map[Code]string{
@@ -120,7 +122,7 @@ var codeText = map[Code]string{
 	ErrSuspended: "session suspended", ErrClusterMismatch: "member of another ensemble", ErrTooLarge: "too large",
 	ErrRolledBack: "rolled back with the transaction", ErrGuard: "guard does not hold", ErrNotMember: "not a member of the ensemble",
 	ErrWiped: "member came back without its storage", ErrViewExpired: "view expired", ErrStalled: "store call does not return",
-	ErrLocked: "directory is in use", ErrStale: "no leader heard from recently",
+	ErrLocked: "directory is in use", ErrStale: "no leader heard from recently", ErrStream: "reader or writer failed",
 }
 
 // Error returns the code's text.

@@ -44,6 +44,7 @@ type fsmEvents struct {
 	expired    func(SessionInfo)         // a session was closed or expired
 	slow       func(time.Duration, Zxid) // a chunk took long
 	overSoft   func(path string)         // a soft quota is exceeded
+	restored   func(now int64)           // a backup took the place of the state
 }
 
 // slowApply is how long one chunk may take before it is reported.
@@ -153,6 +154,11 @@ func (f *fsm) applyFrame(data []byte, st stamp) error {
 	own := fr.origin == f.id && fr.incarnation == f.incarnation
 	outcomes := make([]outcome, 0, len(fr.requests))
 	for first, last := true, false; !last; first = false {
+		if len(outcomes) < len(fr.requests) && restores(fr.requests[len(outcomes)]) {
+			if err := f.st.prepare(); err != nil {
+				return err
+			}
+		}
 		began, from := time.Now(), len(outcomes)
 		f.locked(func() {
 			if first {
@@ -168,6 +174,9 @@ func (f *fsm) applyFrame(data []byte, st stamp) error {
 				}
 			}
 			for weight := 0; len(outcomes) < len(fr.requests) && weight < chunk; {
+				if weight > 0 && restores(fr.requests[len(outcomes)]) {
+					break // it is prepared first, without the lock
+				}
 				out := f.st.apply(fr.requests[len(outcomes)], fr.origin, st)
 				weight += max(1, len(out.steps))
 				outcomes = append(outcomes, out)
@@ -221,6 +230,11 @@ func (f *fsm) checkpoint() checkpoint {
 
 // carryOutLocked performs the effects of what was applied: events first, then the end of sessions.
 func (f *fsm) carryOutLocked(zxid Zxid) {
+	if old := f.st.replaced; old != nil {
+		f.st.replaced = nil
+		f.replacedLocked(old)
+		f.events.restored(f.st.now)
+	}
 	for _, c := range f.st.changes {
 		f.watches.fire(c, zxid)
 	}
@@ -235,6 +249,17 @@ func (f *fsm) carryOutLocked(zxid Zxid) {
 		}
 	}
 	f.st.ended = f.st.ended[:0]
+}
+
+// replacedLocked tells of the differences between the state before and the present one, and ends the handles of
+// sessions that are not there any more.
+func (f *fsm) replacedLocked(old *state) {
+	f.watches.difference(old, f.st)
+	for id, l := range f.live {
+		if now := f.st.session(id); !l.readOnly && (now == nil || now.mark != l.mark) {
+			f.endLocked(l, now)
+		}
+	}
 }
 
 // endLocked ends this member's handle of a session that is closed, expired, or attached anew.
@@ -301,6 +326,9 @@ func (f *fsm) waitZxid(ctx context.Context, stop <-chan struct{}, zxid Zxid) err
 func (f *fsm) Snapshot() (raft.FSMSnapshot, error) {
 	if f.failed != nil {
 		return nil, f.failed
+	}
+	if f.st.staged != nil {
+		return nil, errStaged // snapshots do not have it: members that start from one would not know it
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -377,12 +405,7 @@ func (f *fsm) Restore(rc io.ReadCloser) (err error) {
 		old := f.st
 		f.st, f.stamped = st, time.Now()
 		f.checks = [4]checkpoint{}
-		f.watches.difference(old, st)
-		for id, l := range f.live {
-			if now := st.session(id); !l.readOnly && (now == nil || now.mark != l.mark) {
-				f.endLocked(l, now)
-			}
-		}
+		f.replacedLocked(old)
 		if o := st.origin(f.id); o != nil && o.incarnation == f.incarnation {
 			answered, last = o.kept, o.last
 		}

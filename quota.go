@@ -16,6 +16,12 @@ func quotaRoot(path, name string) (root string, ok bool) {
 	return path[len(quotaPath) : len(path)-len(name)-1], true
 }
 
+// isUsage tells whether path is a quota's usage, which changes without an event (DM-36).
+func isUsage(path string) bool {
+	_, ok := quotaRoot(path, statsName)
+	return ok
+}
+
 // quotaOf returns the deepest path at or above path that has a quota (DM-73).
 func (t *tree) quotaOf(path string) (root string, ok bool) {
 	if len(t.quotas) == 0 || within(quotaPath, path) {

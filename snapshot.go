@@ -308,7 +308,7 @@ func readSnapshot(r io.Reader) (*state, error) {
 	for range cap(s.servers) {
 		s.servers = append(s.servers, server{b.String(), b.Bool()})
 	}
-	s.members = make([]memberRecord, 0, b.Count(4))
+	s.members = make([]memberRecord, 0, b.Count(5))
 	for range cap(s.members) {
 		s.members = append(s.members, readMember(&b.Reader))
 	}
@@ -328,8 +328,13 @@ func readSnapshot(r io.Reader) (*state, error) {
 		}
 		s.sessions.ReplaceOrInsert(readSession(&b.Reader))
 	}
-	s.tree = emptyTree(int(min(nodes, 1<<20)))
-	for range nodes {
+	room := min(nodes, 1<<10)
+	s.tree = emptyTree(int(room))
+	for i := range nodes {
+		if i == room { // what is announced is believed as far as it has come
+			room = min(nodes, 16*room)
+			s.makeRoom(int(room))
+		}
 		if err := b.more('t'); err != nil {
 			return nil, err
 		}

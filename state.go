@@ -59,10 +59,12 @@ type state struct {
 	term     uint64 // of the last epoch
 	lastID   SessionID
 	feature  uint64
+	staged   *staging // a backup on its way; nil otherwise, and whenever a snapshot is taken
 
 	// Effects of the request being applied, for the caller of apply to carry out and clear.
-	changes []change    // in order
-	ended   []SessionID // sessions closed or expired, and those attached elsewhere
+	changes  []change    // in order
+	ended    []SessionID // sessions closed or expired, and those attached elsewhere
+	replaced *state      // what a backup took the place of
 }
 
 // change is what watchers are told.
@@ -123,6 +125,9 @@ func (s *state) isServer(id string) bool {
 func (s *state) advance(st stamp) {
 	s.now = max(s.now, st.now)
 	s.feature = max(s.feature, st.feature)
+	if s.staged != nil && s.now-s.staged.at > restoreStall {
+		s.staged = nil // whoever sent it has given up
+	}
 }
 
 // openEpoch begins a leadership.
@@ -281,6 +286,15 @@ func (s *state) apply(raw []byte, from string, st stamp) outcome {
 		out.code = s.recordClients(from, q.addr)
 	case reqReap:
 		out.code = s.reap(&q)
+	case reqPart:
+		out.code = s.stage(&q)
+	case reqRestore:
+		out.code = s.restore(&q)
+		out.zxid = s.zxid
+	case reqAbandon:
+		if s.staged != nil && s.staged.id == q.restore {
+			s.staged = nil
+		}
 	default:
 		sess := s.session(q.session)
 		if sess == nil {

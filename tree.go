@@ -119,6 +119,16 @@ func emptyTree(size int) *tree {
 	}
 }
 
+// makeRoom makes the map large enough for that many znodes.
+func (t *tree) makeRoom(size int) {
+	t.nodes = make(map[string]*znode, size)
+	t.nodes[t.root.path] = t.root
+	descendants(t.root, func(n *znode) bool {
+		t.nodes[n.path] = n
+		return true
+	})
+}
+
 // newTree returns the tree every ensemble starts with (DM-12 to DM-14).
 func newTree() *tree {
 	t := emptyTree(0)

@@ -447,15 +447,31 @@ func (t *watchTable) differs(path string, a, b *znode, zxid Zxid, below bool) {
 	switch {
 	case a == nil:
 		fire(EventCreated, b)
-	case a.mzxid != b.mzxid || a.version != b.version || path == configPath && a.data != b.data:
-		fire(EventChanged, b) // several configurations may have been committed at one zxid
+	case a.mzxid != b.mzxid || a.version != b.version || a.data != b.data && !isUsage(path):
+		// Data is compared because several configurations may have been committed at one zxid, and because the zxids of
+		// a backup may be another ensemble's.
+		fire(EventChanged, b)
 	}
 	if below {
 		t.differBelow(a, b, zxid)
 	}
-	if a == nil && b.creates > 0 || a != nil && (a.pzxid != b.pzxid || a.creates != b.creates || a.numChildren() != b.numChildren()) {
+	if a == nil && b.creates > 0 || a != nil && (a.pzxid != b.pzxid || a.creates != b.creates || !sameNames(a, b)) {
 		fire(EventChildren, b)
 	}
+}
+
+func sameNames(a, b *znode) bool {
+	if a.children == nil || b.children == nil {
+		return a.children == b.children
+	}
+	same := a.children.Len() == b.children.Len()
+	if same {
+		a.children.Ascend(func(c *znode) bool {
+			same = b.children.Has(c)
+			return same
+		})
+	}
+	return same
 }
 
 // differBelow walks the children of two znodes side by side.

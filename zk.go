@@ -8,7 +8,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -96,7 +95,7 @@ func (m *Member) open(ctx context.Context) (err error) {
 	m.watches.overflowed = m.cfg.Hooks.WatchOverflow
 	m.writes = newProposer(m)
 	m.fsm = newFSM(m.cfg.ID, m.incarnation, m.watches, m.writes, m.stop)
-	m.fsm.events = fsmEvents{applied: m.afterApply, epoch: m.afterEpoch, configured: m.afterConfig, fail: m.fail, expired: m.sessionEnded, slow: m.slowApply, overSoft: m.overSoft}
+	m.fsm.events = fsmEvents{applied: m.afterApply, epoch: m.afterEpoch, configured: m.afterConfig, fail: m.fail, expired: m.sessionEnded, slow: m.slowApply, overSoft: m.overSoft, restored: m.clock.raise}
 	m.keeper.wake = make(chan struct{}, 1)
 	m.clock.start(m.cfg.Now)
 	m.peers.start(&m.cfg)
@@ -370,36 +369,6 @@ func (m *Member) KillSession(ctx context.Context, id SessionID) error {
 	return err
 }
 
-// Backup writes the whole state as of one zxid to w, in the format of snapshots, and returns that zxid.
-func (m *Member) Backup(ctx context.Context, w io.Writer) (Zxid, error) {
-	if ctx == nil {
-		return 0, badContext("backup")
-	}
-	if err := m.running("backup"); err != nil {
-		return 0, err
-	}
-	m.fsm.mu.Lock()
-	frozen := m.fsm.st.freeze()
-	m.fsm.mu.Unlock()
-	defer m.fsm.closeView(frozen.view)
-	if _, err := frozen.write(contextWriter{ctx, w}, m.fsm.reading); err != nil {
-		return 0, &Error{Op: "backup", Code: ErrSystem, Err: err}
-	}
-	return frozen.zxid, nil
-}
-
-type contextWriter struct {
-	ctx context.Context
-	w   io.Writer
-}
-
-func (c contextWriter) Write(p []byte) (int, error) {
-	if c.ctx.Err() != nil {
-		return 0, context.Cause(c.ctx)
-	}
-	return c.w.Write(p)
-}
-
 func randomID() string {
 	b := make([]byte, 16)
 	rand.Read(b)
@@ -461,6 +430,10 @@ func (m *Member) Compact(ctx context.Context) error {
 }
 
 func (m *Member) snapshot() error {
+	// Not while a backup is on its way into the state.
+	if err := m.fsm.wait(m.life, m.stop, func() bool { return m.fsm.st.staged == nil }); err != nil {
+		return err
+	}
 	began := time.Now()
 	zxid := m.Applied()
 	err := m.raft.Snapshot().Error()

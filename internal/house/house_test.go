@@ -30,6 +30,7 @@ var pureFiles = map[string]string{
 	"quota.go":    "quotas",
 	"state.go":    "the transition",
 	"snapshot.go": "the state's bytes",
+	"restore.go":  "a backup that takes the place of the state",
 }
 
 // raftFiles are all that mention hashicorp/raft, or hclog for its logger. A name that ends in / is a directory.

@@ -36,21 +36,58 @@ func (m *Member) expire(l *leadership) {
 			return
 		}
 		now := time.Now()
-		// Who did not tick for a while did not hear heartbeats either: nobody is expired for that.
-		if gap := now.Sub(last); gap > 2*expiryTick {
-			l.postpone(gap)
-		}
+		m.sweep(l, last, now)
 		last = now
-		m.grant(l, now)
-		for _, q := range m.silent(l, now) {
-			m.background(l, q)
-		}
 		if now.After(nextReap) {
 			if after = m.reap(l, after); after == "" {
 				nextReap = now.Add(m.cfg.ReapInterval)
 			}
 		}
 	}
+}
+
+// sweep looks for sessions that fell silent, the time before being last.
+func (m *Member) sweep(l *leadership, last, now time.Time) {
+	m.grant(l, now)
+	m.excuse(l, last, now)
+	for _, q := range m.silent(l, now) {
+		m.background(l, q)
+	}
+}
+
+// excuse is for a leader that comes late: who did not tick did not hear heartbeats either, and whoever sent them has
+// given up by now. If it is later than a lease's margin, its stall does not count, and nobody expires before the next
+// heartbeat has had its time: a third of the timeout at most from the one before, and the margin for its way. No deadline
+// becomes later than if a heartbeat had come just now.
+func (m *Member) excuse(l *leadership, last, now time.Time) {
+	gap := now.Sub(last)
+	if gap <= expiryTick {
+		return
+	}
+	m.fsm.mu.RLock()
+	defer m.fsm.mu.RUnlock()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	m.fsm.st.sessions.Ascend(func(s *session) bool {
+		d := l.attachedLocked(s, now)
+		timeout := time.Duration(s.timeout) * time.Millisecond
+		margin := m.marginOf(timeout)
+		if gap-expiryTick <= margin {
+			return true
+		}
+		at := d.at.Add(gap)
+		if soonest := now.Add(timeout/3 + margin); at.Before(soonest) {
+			at = soonest
+		}
+		if latest := now.Add(timeout); at.After(latest) {
+			at = latest
+		}
+		if at.After(d.at) {
+			d.at = at
+			l.deadlines[s.id] = d
+		}
+		return true
+	})
 }
 
 // grant gives a deadline to the sessions that have none yet and forgets those that are gone.
@@ -85,15 +122,6 @@ func (l *leadership) attachedLocked(s *session, now time.Time) deadline {
 		l.deadlines[s.id] = d
 	}
 	return d
-}
-
-func (l *leadership) postpone(gap time.Duration) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for id, d := range l.deadlines {
-		d.at = d.at.Add(gap)
-		l.deadlines[id] = d
-	}
 }
 
 // silent picks the sessions whose deadline has passed.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"math/rand/v2"
+	"slices"
 	"strings"
 
 	"github.com/seed-541fafe0/zk"
@@ -245,9 +246,17 @@ func (g *generator) writeStep() step {
 
 // step makes the next one.
 func (g *generator) step() step {
-	s := g.any()
-	s.who = g.r.IntN(2)
-	return s
+	for {
+		s := g.any()
+		s.who = g.r.IntN(2)
+		// Other runs share what is outside of the run's own root: it is left as it is, and neither read nor watched.
+		shared := func(s step) bool {
+			return strings.HasPrefix(s.path, "!/zookeeper") && s.op != opDelete && s.op != opCreate || s.path == "!" && !s.writes()
+		}
+		if !s.has(shared) && !slices.ContainsFunc(slices.Concat(s.lists[:]...), func(p string) bool { return p[:min(1, len(p))] == "!" }) {
+			return s
+		}
+	}
 }
 
 func (g *generator) any() step {

@@ -373,7 +373,6 @@ static int acls_and_auth(void) {
 	RC(ZNOAUTH, zoo_get(other->zh, p(""), 0, data, &len, &st));
 	RC(ZNOAUTH, zoo_set(other->zh, p(""), "x", 1, -1));
 	RC(ZNOAUTH, make(other, p("/kid")));
-	RC(ZOK, zoo_exists(other->zh, p(""), 0, &st));
 	struct ACL_vector acl;
 	RC(ZOK, zoo_get_acl(c->zh, p(""), &acl, &st));
 	CHECK(acl.count == 1 && strcmp(acl.data[0].id.scheme, "digest") == 0 && strncmp(acl.data[0].id.id, "joe:", 4) == 0);

@@ -266,6 +266,7 @@ def acls_and_auth(clients, base):
     equal((acls, stat.aversion), ([acl], 0))
     world = make_acl("world", "anyone", read=True)
     equal(c.set_acls(base, [acl, world]).aversion, 1)
+    other.sync(base)
     equal(other.get(base)[0], b"mine")
     raises(errors.NoAuthError, other.set, base, b"x")
     raises(errors.BadVersionError, c.set_acls, base, OPEN_ACL_UNSAFE, version=0)

@@ -213,6 +213,17 @@ func (r *raw) want(code zk.Code, op opcode, body []byte) reply {
 	return p
 }
 
+// word sends a four-letter word and returns the answer.
+func (r *raw) word(w string) string {
+	r.t.Helper()
+	r.write([]byte(w))
+	b, err := io.ReadAll(r.nc)
+	if err != nil {
+		r.t.Fatalf("%s: %v", w, err)
+	}
+	return string(b)
+}
+
 // heard returns the events that came before an answer that it asks for.
 func (r *raw) heard() string {
 	r.t.Helper()

@@ -11,8 +11,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -132,6 +134,44 @@ func Start(ctx context.Context, o Options) (_ *Server, err error) {
 		return nil, fmt.Errorf("zookeeper did not start: %w\n%s", err, text)
 	}
 	return s, nil
+}
+
+// StartEnsemble starts n servers that form an ensemble, and waits until all of them serve. With n = 1 it is Start.
+// o.Dir, o.Addr and o.ID are its own.
+func StartEnsemble(ctx context.Context, n int, o Options) (servers []*Server, err error) {
+	if n > 1 {
+		o.Config = append(slices.Clone(o.Config), "initLimit=20", "syncLimit=10")
+		for i := range n {
+			var ports [2]int
+			for k := range ports {
+				if ports[k], err = freePort(); err != nil {
+					return nil, err
+				}
+			}
+			o.Config = append(o.Config, fmt.Sprintf("server.%d=127.0.0.1:%d:%d", i+1, ports[0], ports[1]))
+		}
+	}
+	servers = make([]*Server, n)
+	errs := make([]error, n)
+	var work sync.WaitGroup
+	for i := range n {
+		o := o
+		o.Dir, o.Addr, o.ID = "", "", 0
+		if n > 1 {
+			o.ID = i + 1
+		}
+		work.Go(func() { servers[i], errs[i] = Start(ctx, o) })
+	}
+	work.Wait()
+	if err := errors.Join(errs...); err != nil {
+		for _, s := range servers {
+			if s != nil {
+				s.Stop()
+			}
+		}
+		return nil, err
+	}
+	return servers, nil
 }
 
 // Pid is the server's process.

@@ -99,7 +99,7 @@ func (q *Queue[T]) unmark(e entry, err error) {
 	delete(q.under, e.name)
 	q.mu.Unlock()
 	if err != nil {
-		q.given.ring()
+		q.idle.given.ring()
 	}
 }
 
@@ -172,31 +172,45 @@ func (q *Queue[T]) read(ctx context.Context, s *zk.Session, e entry) (item T, z 
 	return item, z, &DecodeError{path, st.Mzxid, err}
 }
 
-// next waits for an entry that is free, and marks it. Of all consumers that wait one has the baton and watches; when it
-// has found an entry it passes the baton on.
-func (q *Queue[T]) next(ctx context.Context, s *zk.Session) (entry, error) {
-	e, _, err := q.pick(ctx, s, true)
-	if err != nil || e.name != "" {
-		return e, explain(ctx, err)
+// next waits for an entry that is free, and marks it.
+func (q *Queue[T]) next(ctx context.Context, s *zk.Session) (e entry, err error) {
+	err = q.idle.until(ctx, s, zk.WatchChildSet, [2]string{q.entries(), q.claims()}, func() (found bool, next time.Time, err error) {
+		e, next, err = q.pick(ctx, s, true)
+		return e.name != "", next, err
+	})
+	return e, err
+}
+
+// idle is what those have in common who wait for an item. The zero value is ready for use.
+type idle struct {
+	watching baton // who has it watches for all
+	given    bell  // rung for it when an entry was given up without a trace in the tree
+}
+
+// until calls look until it has found something, whenever something has changed in one of two directories or the time
+// has come that look has named. Of all that wait one has the baton and watches; when it has found something it passes the
+// baton on.
+func (i *idle) until(ctx context.Context, s *zk.Session, kind zk.WatchKind, dirs [2]string, look func() (found bool, next time.Time, err error)) error {
+	found, _, err := look()
+	if found || err != nil {
+		return explain(ctx, err)
 	}
-	if err := q.watching.take(ctx); err != nil {
-		return entry{}, err
+	if err := i.watching.take(ctx); err != nil {
+		return err
 	}
-	defer q.watching.pass()
+	defer i.watching.pass()
 	watching, cancel := context.WithCancel(ctx)
 	defer cancel()
-	puts, err := s.Watch(watching, q.entries(), zk.WatchChildSet)
-	if err != nil {
-		return entry{}, explain(ctx, err)
-	}
-	releases, err := s.Watch(watching, q.claims(), zk.WatchChildSet)
-	if err != nil {
-		return entry{}, explain(ctx, err)
+	var changes [2]*zk.Watch
+	for k, dir := range dirs {
+		if changes[k], err = s.Watch(watching, dir, kind); err != nil {
+			return explain(ctx, err)
+		}
 	}
 	for {
-		e, next, err := q.pick(ctx, s, true)
-		if err != nil || e.name != "" {
-			return e, explain(ctx, err)
+		found, next, err := look()
+		if found || err != nil {
+			return explain(ctx, err)
 		}
 		var due <-chan time.Time
 		if !next.IsZero() {
@@ -205,17 +219,17 @@ func (q *Queue[T]) next(ctx context.Context, s *zk.Session) (entry, error) {
 		var ev zk.Event
 		w := (*zk.Watch)(nil)
 		select {
-		case ev = <-puts.Events():
-			w = puts
-		case ev = <-releases.Events():
-			w = releases
-		case <-q.given.listen():
+		case ev = <-changes[0].Events():
+			w = changes[0]
+		case ev = <-changes[1].Events():
+			w = changes[1]
+		case <-i.given.listen():
 		case <-due:
 		case <-ctx.Done():
-			return entry{}, ended(ctx)
+			return ended(ctx)
 		}
 		if w != nil && (ev.Type == 0 || ev.Type == zk.EventSession) {
-			return entry{}, explain(ctx, w.Err())
+			return explain(ctx, w.Err())
 		}
 	}
 }

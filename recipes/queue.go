@@ -42,10 +42,9 @@ type Queue[T any] struct {
 	MaxItems int      // bounds the entries, exactly; claimed ones count; 0: none
 	Layout   Layout   // NewQueue sets Kazoo; the zero value is Curator
 
-	watching baton  // of the consumers: who has it watches
-	given    bell   // rung for it when an entry was given up without a trace in the tree
-	room     baton  // of the producers that find the queue full
-	shard    *shard // what makes it one of several; nil for most
+	idle  idle   // the consumers that wait
+	room  baton  // of the producers that find the queue full
+	shard *shard // what makes it one of several; nil for most
 
 	mu    sync.Mutex // guards the fields below
 	under map[string]bool

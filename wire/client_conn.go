@@ -220,6 +220,9 @@ func (c *Client) serve(cn *clientConn) error {
 		others.Go(func() { c.seekReadWrite(ctx, cn) })
 	}
 	err := c.readFrom(cn)
+	c.mu.Lock()
+	c.conn = nil // nothing more is put onto it
+	c.mu.Unlock()
 	cn.nc.Close()
 	broken()
 	others.Wait()
@@ -227,7 +230,6 @@ func (c *Client) serve(cn *clientConn) error {
 	lost := fmt.Errorf("%w: %w", errLost, err)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.conn = nil
 	if c.state == zk.StateActive {
 		c.state = zk.StateSuspended
 	}

@@ -4,8 +4,12 @@ package wire
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
 	"fmt"
 	"net"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -19,6 +23,27 @@ func TestClientServer(t *testing.T) {
 	m := member(t, zk.Config{SuperDigest: superDigest})
 	addr := serve(t, &Server{Member: m})
 	clientSuite(t, func(*testing.T) []string { return []string{addr} })
+}
+
+// TestClientTLS speaks TLS, and refuses a server that it does not know (WP-50).
+func TestClientTLS(t *testing.T) {
+	web := httptest.NewTLSServer(nil) // for its certificate
+	defer web.Close()
+	s := &Server{Member: member(t, zk.Config{}), TLS: web.TLS}
+	addr := serveOn(t, s, s.ServeTLS)
+	known := x509.NewCertPool()
+	known.AddCert(web.Certificate())
+	ctx, c := newTestClient(t, ClientConfig{Servers: []string{addr}, TLS: &tls.Config{RootCAs: known}})
+	_, err := c.Create(ctx, "/tls", nil, zk.Persistent)
+	must(t, err)
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	_, err = Dial(ctx, ClientConfig{Servers: []string{addr}, TLS: &tls.Config{RootCAs: x509.NewCertPool()}})
+	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); !ok {
+		t.Errorf("an unknown server: %v", err)
+	}
+	_, err = Dial(ctx, ClientConfig{Servers: []string{addr}})
+	want(t, err, zk.ErrUnavailable)
 }
 
 // ported is an ensemble with a port on each member.

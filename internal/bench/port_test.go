@@ -13,6 +13,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -54,27 +56,47 @@ func portChild(dir string) error {
 	s := &wire.Server{Member: m, Limits: wire.Limits{PerAddress: -1}}
 	go s.Serve(l)
 	fmt.Println("port", l.Addr())
-	io.Copy(io.Discard, os.Stdin) // until the parent is gone
+	for in := bufio.NewScanner(os.Stdin); in.Scan(); { // until the parent is gone; a line asks for the memory in use
+		var mem runtime.MemStats
+		debug.FreeOSMemory()
+		runtime.ReadMemStats(&mem)
+		fmt.Println("memory", mem.HeapInuse+mem.StackInuse)
+	}
 	s.Close()
 	return m.Close()
 }
 
-// startPorts starts n members with a port each and returns the ports' addresses.
-func startPorts(b *testing.B, n int) (addrs []string) {
+// port is a member with a port, in a process of its own.
+type port struct {
+	addr string // of the port
+	in   io.WriteCloser
+	out  *bufio.Scanner
+}
+
+// line waits for the next line that the process prints, without its prefix.
+func (p *port) line(b *testing.B, prefix string) string {
+	b.Helper()
+	if !p.out.Scan() || !strings.HasPrefix(p.out.Text(), prefix) {
+		b.Fatalf("a member said %q instead of %s", p.out.Text(), prefix)
+	}
+	return strings.TrimPrefix(p.out.Text(), prefix)
+}
+
+// memory is what the process has in use on its heap and stacks, in bytes, after a garbage collection.
+func (p *port) memory(b *testing.B) (n float64) {
+	b.Helper()
+	fmt.Fprintln(p.in)
+	if _, err := fmt.Sscan(p.line(b, "memory "), &n); err != nil {
+		b.Fatal(err)
+	}
+	return n
+}
+
+// startPorts starts n members with a port each.
+func startPorts(b *testing.B, n int) (ps []*port) {
 	b.Helper()
 	dir := b.TempDir()
-	type process struct {
-		in  io.WriteCloser
-		out *bufio.Scanner
-	}
-	var ps []process
 	var peers []zk.Peer
-	line := func(p process, prefix string) string {
-		if !p.out.Scan() || !strings.HasPrefix(p.out.Text(), prefix) {
-			b.Fatalf("a member said %q instead of %s", p.out.Text(), prefix)
-		}
-		return strings.TrimPrefix(p.out.Text(), prefix)
-	}
 	for i := range n {
 		id := fmt.Sprint("m", i)
 		cmd := exec.Command(os.Args[0])
@@ -95,8 +117,8 @@ func startPorts(b *testing.B, n int) (addrs []string) {
 			in.Close()
 			cmd.Wait()
 		})
-		ps = append(ps, process{in, bufio.NewScanner(out)})
-		peers = append(peers, zk.Peer{ID: id, Addr: line(ps[i], "addr "), Voter: true})
+		ps = append(ps, &port{in: in, out: bufio.NewScanner(out)})
+		peers = append(peers, zk.Peer{ID: id, Addr: ps[i].line(b, "addr "), Voter: true})
 	}
 	for _, p := range ps {
 		if err := json.NewEncoder(p.in).Encode(peers); err != nil {
@@ -104,9 +126,9 @@ func startPorts(b *testing.B, n int) (addrs []string) {
 		}
 	}
 	for _, p := range ps {
-		addrs = append(addrs, line(p, "port "))
+		p.addr = p.line(b, "port ")
 	}
-	return addrs
+	return ps
 }
 
 // startZooKeeper starts n real ZooKeepers, with fsync on, and returns their addresses.
@@ -139,7 +161,9 @@ func BenchmarkPort(b *testing.B) {
 				b.Run(server, func(b *testing.B) {
 					var addrs []string
 					if server == "zk" {
-						addrs = startPorts(b, members)
+						for _, p := range startPorts(b, members) {
+							addrs = append(addrs, p.addr)
+						}
 					} else {
 						addrs = startZooKeeper(b, members)
 					}

@@ -13,30 +13,6 @@ import (
 	"github.com/seed-541fafe0/zk/transport/memnet"
 )
 
-// three opens an ensemble of a, which leads (D26), b and c.
-func threeMembers(t *testing.T, ctx context.Context, network *memnet.Network) (a, b, c *Member) {
-	t.Helper()
-	peers := []Peer{{ID: "a", Addr: "a", Voter: true}, {ID: "b", Addr: "b", Voter: true}, {ID: "c", Addr: "c", Voter: true}}
-	var members []*Member
-	for _, p := range peers {
-		m, err := Open(ctx, Config{ID: p.ID, Peers: peers, Transport: network.Host(p.ID)})
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { m.Close() })
-		members = append(members, m)
-	}
-	for _, m := range members {
-		if err := m.Ready(ctx); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if !members[0].leading() {
-		t.Fatal("the first of the voters does not lead")
-	}
-	return members[0], members[1], members[2]
-}
-
 // While leadership is being handed over raft refuses entries, and says so. Frames that it refused are sent again until it
 // takes them, each takes effect once and in order, and nobody waits for the proposer's net (D11, P3, P4).
 func TestWriteDuringTransfer(t *testing.T) {

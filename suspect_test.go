@@ -12,8 +12,37 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+	"github.com/seed-541fafe0/zk/internal/codec"
 	"github.com/seed-541fafe0/zk/transport/memnet"
 )
+
+// threeMembers opens an ensemble of a, which leads (D26), b and c.
+func threeMembers(t *testing.T, ctx context.Context, network *memnet.Network, change ...func(*Config)) (a, b, c *Member) {
+	t.Helper()
+	peers := []Peer{{ID: "a", Addr: "a", Voter: true}, {ID: "b", Addr: "b", Voter: true}, {ID: "c", Addr: "c", Voter: true}}
+	var members []*Member
+	for _, p := range peers {
+		cfg := Config{ID: p.ID, Peers: peers, Transport: network.Host(p.ID)}
+		for _, change := range change {
+			change(&cfg)
+		}
+		m, err := Open(ctx, cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { m.Close() })
+		members = append(members, m)
+	}
+	for _, m := range members {
+		if err := m.Ready(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !members[0].leading() {
+		t.Fatal("the first of the voters does not lead")
+	}
+	return members[0], members[1], members[2]
+}
 
 // A member that was told to stand and has lost may be a candidate still when it hears of the leader, and goes on being
 // one if that leader goes before it speaks again. It must not hold on to that leader for ever: raft refuses every
@@ -33,16 +62,7 @@ func TestLoserOfAnElection(t *testing.T) {
 				ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 				defer cancel()
 				network := memnet.New(1)
-				peers := []Peer{{ID: "a", Addr: "a", Voter: true}, {ID: "b", Addr: "b", Voter: true}, {ID: "c", Addr: "c", Voter: true}}
-				members := map[string]*Member{}
-				for _, p := range peers {
-					m, err := Open(ctx, Config{ID: p.ID, Peers: peers, Transport: network.Host(p.ID)})
-					if err != nil {
-						t.Fatal(err)
-					}
-					t.Cleanup(func() { m.Close() })
-					members[p.ID] = m
-				}
+				a, b, third := threeMembers(t, ctx, network)
 				until := func(what string, ok func() bool) {
 					t.Helper()
 					for !ok() {
@@ -52,12 +72,8 @@ func TestLoserOfAnElection(t *testing.T) {
 						time.Sleep(time.Millisecond)
 					}
 				}
-				a, b := members["a"], members["b"]
 				s, err := a.Session(ctx)
 				if err != nil {
-					t.Fatal(err)
-				}
-				if err := a.TransferLeadership(ctx, "a"); err != nil { // whoever was first
 					t.Fatal(err)
 				}
 				if err := b.WaitZxid(ctx, s.LastZxid()); err != nil {
@@ -82,7 +98,7 @@ func TestLoserOfAnElection(t *testing.T) {
 					t.Fatal(err)
 				}
 				began := time.Now()
-				if err := c.goes(network, members["c"]); err != nil {
+				if err := c.goes(network, third); err != nil {
 					t.Fatal(err)
 				}
 				if _, err := s.Create(ctx, "/y", nil, Persistent); err != nil {
@@ -118,23 +134,10 @@ func TestLeaderDiesSlowly(t *testing.T) {
 		network := memnet.New(1)
 		var addr atomic.Value
 		addr.Store("")
-		peers := []Peer{{ID: "a", Addr: "a", Voter: true}, {ID: "b", Addr: "b", Voter: true}, {ID: "c", Addr: "c", Voter: true}}
-		var members []*Member
-		for _, p := range peers {
-			m, err := Open(ctx, Config{ID: p.ID, Peers: peers, Transport: dying{network.Host(p.ID), &addr}})
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() { m.Close() })
-			members = append(members, m)
-		}
-		a, b := members[0], members[1]
+		a, b, _ := threeMembers(t, ctx, network, func(cfg *Config) { cfg.Transport = dying{cfg.Transport, &addr} })
 		s, err := b.Session(ctx)
 		if err != nil {
 			t.Fatal(err)
-		}
-		if !a.leading() {
-			t.Fatal("the first of the voters does not lead") // D26
 		}
 		addr.Store("a")
 		network.Crash("a")
@@ -148,6 +151,98 @@ func TestLeaderDiesSlowly(t *testing.T) {
 		}
 		if took := time.Since(began); took < 100*time.Millisecond || took > 400*time.Millisecond {
 			t.Errorf("the next leader came after %v", took)
+		}
+	})
+}
+
+// gated is a snapshot store that takes its time, and whose sinks do not close until the gate opens.
+type gated struct {
+	raft.SnapshotStore
+	held, gate chan struct{}
+}
+
+func (g gated) Create(v raft.SnapshotVersion, index, term uint64, c raft.Configuration, at uint64, tr raft.Transport) (raft.SnapshotSink, error) {
+	time.Sleep(3 * time.Second)
+	s, err := g.SnapshotStore.Create(v, index, term, c, at, tr)
+	return gatedSink{s, g}, err
+}
+
+type gatedSink struct {
+	raft.SnapshotSink
+	g gated
+}
+
+func (s gatedSink) Close() error {
+	close(s.g.held)
+	<-s.g.gate
+	return s.SnapshotSink.Close()
+}
+
+// A member that receives a snapshot neither stands nor witnesses: its raft does nothing else meanwhile, so whoever counted
+// on its vote would wait for it, and the end of its log is about to be another (D17).
+func TestReceiverOfASnapshotIsNoWitness(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+		defer cancel()
+		network := memnet.New(1)
+		g := gated{raft.NewInmemSnapshotStore(), make(chan struct{}), make(chan struct{})}
+		a, b, c := threeMembers(t, ctx, network, func(cfg *Config) {
+			if cfg.ID == "c" {
+				disk := raft.NewInmemStore()
+				cfg.Storage = Storage{Log: disk, Stable: disk, Snapshots: g}
+			}
+		})
+		s, err := b.Session(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		network.Isolate("c")
+		for range 2 * trailingLogs {
+			if _, err := s.Create(ctx, "/x-", nil, Sequential); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := a.Compact(ctx); err != nil {
+			t.Fatal(err)
+		}
+		network.Heal()
+		<-g.held
+		leader, incarnation, term := c.net.Leader()
+		if leader != "a" {
+			t.Fatalf("%q leads", leader)
+		}
+		network.Crash("a")
+		if err := a.Close(); err != nil {
+			t.Fatal(err)
+		}
+		asks := func(m *Member) bool {
+			lastTerm, lastIndex := b.lastLog()
+			question := codec.AppendString(codec.AppendUvarint(nil, term), leader)
+			for _, n := range []uint64{incarnation, lastTerm, lastIndex} {
+				question = codec.AppendUvarint(question, n)
+			}
+			r := codec.NewReader(question)
+			answer, err := readAnswer(m.witness(ctx, &r))
+			if err != nil {
+				t.Fatal(err)
+			}
+			return answer.Bool()
+		}
+		for range 8 { // longer than its end of the stream is kept
+			if asks(c) {
+				t.Error("it is a witness")
+			}
+			if c.raft.State() != raft.Follower || c.raft.CurrentTerm() != term {
+				t.Errorf("it is a %v in term %d", c.raft.State(), c.raft.CurrentTerm())
+			}
+			time.Sleep(500 * time.Millisecond)
+		}
+		if c.net.Hears(leader, incarnation) || !asks(b) {
+			t.Error("nobody would be a witness: this tests nothing")
+		}
+		close(g.gate)
+		if _, err := s.Create(ctx, "/y", nil, Persistent); err != nil {
+			t.Error(err)
 		}
 	})
 }

@@ -163,8 +163,8 @@ func (n *nemesis) heal(ctx context.Context) error {
 }
 
 // finish does what a change of membership has left undone.
-func (n *nemesis) finish(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 60*time.Second)
+func (n *nemesis) finish() error {
+	ctx, cancel := n.r.within(60 * time.Second)
 	defer cancel()
 	for n.left >= 0 {
 		err := n.c.Remove(ctx, n.left)

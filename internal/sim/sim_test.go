@@ -170,7 +170,7 @@ func simulate(t *testing.T, sh shape) {
 	}
 	r.alive()
 	r.rest()
-	if err := n.finish(ctx); err != nil {
+	if err := n.finish(); err != nil {
 		t.Fatal(err)
 	}
 	time.Sleep(r.settle)
@@ -186,9 +186,11 @@ func (r *run) rest() {
 		r.work.Wait()
 		close(done)
 	}()
+	ctx, cancel := r.within(5 * r.settle)
+	defer cancel()
 	select {
 	case <-done:
-	case <-time.After(5 * r.settle):
+	case <-ctx.Done():
 		r.t.Fatal("a client does not come to its end")
 	}
 }
@@ -320,7 +322,7 @@ func (r *run) sample(ctx context.Context) {
 }
 
 func (r *run) check() {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*r.settle)
+	ctx, cancel := r.within(10 * r.settle)
 	defer cancel()
 	s, err := r.c.Member(r.members()[0]).Session(ctx)
 	if err != nil {

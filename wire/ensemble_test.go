@@ -38,7 +38,7 @@ func (a memAddr) String() string { return string(a) }
 func (l memListener) Addr() net.Addr { return memAddr(l.Host.Addr()) }
 
 // bubble runs fn on an ensemble; change sets what differs from a Server's defaults.
-func bubble(t *testing.T, members int, cfg zktest.Config, change func(*Server), fn func(e *ensemble)) {
+func bubble(t *testing.T, members int, cfg zktest.Config, change func(*Server), fn func(t *testing.T, e *ensemble)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
@@ -67,7 +67,7 @@ func bubble(t *testing.T, members int, cfg zktest.Config, change func(*Server), 
 			go func() { ended <- s.Serve(memListener{e.net.Host(portName(i))}) }()
 			eventually(t, "serving", func() bool { return s.state.now() == servingAll })
 		}
-		fn(e)
+		fn(t, e)
 	})
 }
 
@@ -113,7 +113,7 @@ func (e *ensemble) attach(i int, r *raw, seen int64) *raw {
 // A session moves between members: its ephemerals stay, its watches are set anew, and what the old connection sends
 // later is not done (WP-34, WP-52, SS-15, SS-18, WT-2, WT-30 to WT-33, DM-38, TR-21, TR-22).
 func TestSessionMoves(t *testing.T) {
-	bubble(t, 3, zktest.Config{}, nil, func(e *ensemble) {
+	bubble(t, 3, zktest.Config{}, nil, func(t *testing.T, e *ensemble) {
 		x, o := e.open(0), e.open(2)
 		x.want(0, opCreate, createBody("/e", "", 1))
 		x.want(0, opCreate, createBody("/x", "", 0))
@@ -152,7 +152,7 @@ func TestSessionMoves(t *testing.T) {
 // A new leader takes over: connections to members that stay are kept, sessions, ephemerals and watches with them
 // (SS-11, CG-7); a session of the member that went is attached elsewhere.
 func TestLeaderCrash(t *testing.T) {
-	bubble(t, 3, zktest.Config{}, nil, func(e *ensemble) {
+	bubble(t, 3, zktest.Config{}, nil, func(t *testing.T, e *ensemble) {
 		l := e.leader()
 		kept, lost := e.open((l+1)%3), e.open(l)
 		kept.want(0, opCreate, createBody("/kept", "", 1))
@@ -175,7 +175,7 @@ func TestLeaderCrash(t *testing.T) {
 // Without a quorum connections are closed, new ones refused, and words say so; when it is back, all is well (WP-16,
 // WP-63, OP-60, CG-7).
 func TestNoQuorum(t *testing.T) {
-	bubble(t, 3, zktest.Config{}, func(s *Server) { s.Words = []string{"*"} }, func(e *ensemble) {
+	bubble(t, 3, zktest.Config{}, func(s *Server) { s.Words = []string{"*"} }, func(t *testing.T, e *ensemble) {
 		c, d := e.open(0), e.open(1)
 		c.want(0, opCreate, createBody("/e", "", 1))
 		seen := c.call(opPing, nil).zxid
@@ -209,7 +209,7 @@ func TestNoQuorum(t *testing.T) {
 // With ReadOnly, clients that ask for it are served without a quorum: reads, watches, ping and close, nothing else,
 // until it is back (SS-26 to SS-30, SS-25, DM-113).
 func TestReadOnly(t *testing.T) {
-	bubble(t, 3, zktest.Config{}, func(s *Server) { s.ReadOnly, s.Words = true, []string{"*"} }, func(e *ensemble) {
+	bubble(t, 3, zktest.Config{}, func(s *Server) { s.ReadOnly, s.Words = true, []string{"*"} }, func(t *testing.T, e *ensemble) {
 		c := e.open(0)
 		c.want(0, opCreate, createBody("/x", "data", 0))
 		if got := e.dial(0).word("isro"); got != "rw" {
@@ -284,7 +284,7 @@ func TestReadOnly(t *testing.T) {
 // A client that falls silent loses its session, and so its connection, without a word; others do not (WP-17, WP-28,
 // SS-6, SS-7, SS-10, SS-35).
 func TestSilence(t *testing.T) {
-	bubble(t, 1, zktest.Config{}, nil, func(e *ensemble) {
+	bubble(t, 1, zktest.Config{}, nil, func(t *testing.T, e *ensemble) {
 		silent, lively, o := e.open(0), e.open(0), e.open(0)
 		silent.want(0, opCreate, createBody("/silent", "", 1))
 		lively.want(0, opCreate, createBody("/lively", "", 1))
@@ -308,7 +308,7 @@ func TestSilence(t *testing.T) {
 
 // A session that an operator ends, and one whose member cannot reach the leader (D28, D29).
 func TestKilled(t *testing.T) {
-	bubble(t, 1, zktest.Config{}, nil, func(e *ensemble) {
+	bubble(t, 1, zktest.Config{}, nil, func(t *testing.T, e *ensemble) {
 		c := e.open(0)
 		must(t, e.Member(0).KillSession(e.ctx, zk.SessionID(c.session)))
 		began := time.Now()
@@ -330,7 +330,7 @@ func TestKilled(t *testing.T) {
 
 // A server that shuts down answers what it has read, and sessions live on (SS-5).
 func TestShutdown(t *testing.T) {
-	bubble(t, 3, zktest.Config{}, nil, func(e *ensemble) {
+	bubble(t, 3, zktest.Config{}, nil, func(t *testing.T, e *ensemble) {
 		c, idle := e.open(0), e.open(0)
 		c.want(0, opCreate, createBody("/e", "", 1))
 		const n = 100

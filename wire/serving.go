@@ -65,28 +65,28 @@ func (s *Server) follow() {
 	})
 	ready := make(chan error, 1)
 	asking := false
-	lost := time.NewTimer(max(grace, 0))   // then nothing is served
-	meager := time.NewTimer(readOnlyAfter) // then reads are
+	without := time.NewTimer(max(grace, 0)) // since there was no leader: first nothing is served, then reads are
 	look := time.NewTicker(watchEvery)
 	defer func() {
-		lost.Stop()
-		meager.Stop()
+		without.Stop()
 		look.Stop()
 	}()
-	leader := false
+	leader, patient := false, true
 	for {
 		select {
-		case leader = <-known:
-			if leader {
-				lost.Stop()
-				meager.Stop()
+		case now := <-known:
+			if now == leader {
+				continue // another role or term, which are many while no leader is found
+			}
+			if leader = now; leader {
+				without.Stop()
 				if !asking {
 					asking = true
 					s.work.Go(func() { ready <- s.Member.Ready(s.life) })
 				}
 			} else {
-				lost.Reset(max(grace, 0))
-				meager.Reset(max(grace, readOnlyAfter))
+				patient = true
+				without.Reset(max(grace, 0))
 			}
 		case err := <-ready:
 			asking = false
@@ -96,12 +96,14 @@ func (s *Server) follow() {
 				asking = true
 				s.work.Go(func() { ready <- s.Member.Ready(s.life) })
 			}
-		case <-lost.C:
-			if !leader {
+		case <-without.C:
+			switch {
+			case leader:
+			case patient: // the grace is over
+				patient = false
 				s.serveWhat(servingNothing)
-			}
-		case <-meager.C:
-			if !leader && s.ReadOnly {
+				without.Reset(readOnlyAfter - min(max(grace, 0), readOnlyAfter))
+			case s.ReadOnly:
 				s.serveWhat(servingReadOnly)
 			}
 		case <-look.C:

@@ -161,7 +161,7 @@ func (s *state) checkCreate(d *draft, o *Op, sess *session, st stamp, zxid Zxid,
 	if parent.kind == nodeEphemeral { // DM-23
 		return step{}, ErrNoChildrenForEphemerals
 	}
-	if st.quota && s.exceeds(out.path, int64(1+len(out.parents)), int64(len(o.data))) {
+	if st.quota && s.refuses(out.path, out.parents, int64(len(o.data))) {
 		return step{}, ErrQuotaExceeded
 	}
 	if out.kind == nodeEphemeral {

@@ -138,7 +138,10 @@ func (m *naive) usage(path string, count, bytes int) {
 }
 
 func (m *naive) over(path string, count, bytes int) bool {
-	q := m.quota(path)
+	q := ""
+	if path != "" {
+		q = m.quota(path)
+	}
 	l, s := m.nodes["/zookeeper/quota"+q+"/zookeeper_limits"], m.nodes["/zookeeper/quota"+q+"/zookeeper_stats"]
 	if q == "" || l == nil || s == nil {
 		return false
@@ -237,8 +240,18 @@ func (m *naive) step(committed *naive, o Op, id SessionID, st stamp, events *[]t
 		if m.nodes[anchor].kind == nodeEphemeral {
 			return fail(ErrNoChildrenForEphemerals)
 		}
-		if st.quota && committed.over(r.path, 1+len(missing), len(o.data)) {
-			return fail(ErrQuotaExceeded)
+		quotas := map[string]int{} // how many znodes each gets
+		for _, p := range append(missing, r.path) {
+			quotas[committed.quota(p)]++
+		}
+		for root, count := range quotas {
+			bytes := 0
+			if root == committed.quota(r.path) {
+				bytes = len(o.data)
+			}
+			if st.quota && committed.over(root, count, bytes) {
+				return fail(ErrQuotaExceeded)
+			}
 		}
 		node := naiveNode{data: o.data, null: o.null, acl: acl}
 		switch {

@@ -107,6 +107,23 @@ func (t *tree) exceeds(path string, count, bytes int64) bool {
 	return over("countHardLimit", use.count, count) || over("byteHardLimit", use.bytes, bytes)
 }
 
+// refuses tells whether a hard limit is in the way of a new znode and its missing parents, the nearest first: each
+// counts towards the deepest quota at or above it (DM-73).
+func (t *tree) refuses(path string, parents []string, bytes int64) bool {
+	root, _ := t.quotaOf(path)
+	count := int64(1)
+	for _, p := range parents {
+		if r, _ := t.quotaOf(p); r != root {
+			if t.exceeds(path, count, bytes) {
+				return true
+			}
+			path, root, count, bytes = p, r, 0, 0
+		}
+		count++
+	}
+	return t.exceeds(path, count, bytes)
+}
+
 type quotaText string
 
 func quotaFields(s string) quotaText { return quotaText(s) }

@@ -74,7 +74,7 @@ func streamError(op string, ctx context.Context, err error) error {
 // refused with ErrThrottled. Errors: ErrDataInconsistency where the backup is damaged or none, ErrUnimplemented where it is
 // of a newer format, ErrStream with what r returned, ErrTooLarge, and those of every write. Where MaybeApplied says so it
 // may still take effect.
-func (m *Member) Restore(ctx context.Context, r io.Reader) error {
+func (m *Member) Restore(ctx context.Context, r io.Reader) (err error) {
 	if ctx == nil {
 		return badContext("restore")
 	}
@@ -84,6 +84,7 @@ func (m *Member) Restore(ctx context.Context, r io.Reader) error {
 	if err := m.running("restore"); err != nil {
 		return err
 	}
+	defer func() { m.auditMember("restore", err) }()
 	parts, err := readBackup(ctx, r)
 	if err != nil {
 		return err

@@ -91,6 +91,10 @@ type Config struct {
 	// Logger receives what is worth telling. Nil sends warnings and errors to slog.Default and drops the rest.
 	Logger *slog.Logger
 
+	// Audit receives a record for each change that is asked of this member, with its outcome: who, what, the path, never
+	// data nor credentials (OP-30). Nil means none. Its handler is called on the way of the writes: it should be quick.
+	Audit *slog.Logger
+
 	Hooks Hooks
 }
 
@@ -148,9 +152,10 @@ type OpInfo struct {
 
 // SnapshotInfo tells of one snapshot.
 type SnapshotInfo struct {
-	Zxid Zxid
-	Took time.Duration
-	Err  error
+	Zxid  Zxid
+	Bytes int64
+	Took  time.Duration
+	Err   error
 }
 
 const (

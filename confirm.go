@@ -152,6 +152,7 @@ func (m *Member) barrier(ctx context.Context) error {
 	for attempt := 0; ; attempt++ {
 		zxid, _, err := m.confirm(ctx)
 		if err == nil {
+			m.stats.knowCommitted(zxid)
 			err = m.fsm.waitZxid(ctx, m.stop, zxid)
 		}
 		if err == nil {

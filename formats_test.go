@@ -174,7 +174,7 @@ func TestFormatsOfLog(t *testing.T) {
 		s := newFSM("m9", 1, newWatchTable(), newProposer(&Member{}), nil)
 		s.events = fsmEvents{
 			applied: func(uint64, uint64) {}, epoch: func(uint64) {}, configured: func([]server) {}, fail: func(err error) { t.Error(err) },
-			expired: func(SessionInfo) {}, slow: func(time.Duration, Zxid) {}, overSoft: func(string) {}, restored: func(int64) {},
+			expired: func(SessionInfo) {}, slow: func(time.Duration, Zxid) {}, overSoft: func(string) {}, restored: func(int64) {}, took: func(time.Duration) {},
 		}
 		return s
 	}

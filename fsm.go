@@ -9,6 +9,7 @@ import (
 	"io"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -22,7 +23,8 @@ type fsm struct {
 	watches     *watchTable // locks itself; only ever after mu
 	writes      *proposer   // locks itself; never under mu
 	events      fsmEvents
-	stop        <-chan struct{} // closed when the member stops
+	stop        <-chan struct{}              // closed when the member stops
+	persisted   atomic.Pointer[SnapshotInfo] // the last snapshot written, or begun
 
 	mu      sync.RWMutex // guards the fields below
 	st      *state
@@ -43,6 +45,7 @@ type fsmEvents struct {
 	fail       func(err error)           // the state cannot be trusted any more
 	expired    func(SessionInfo)         // a session was closed or expired
 	slow       func(time.Duration, Zxid) // a chunk took long
+	took       func(time.Duration)       // a frame was applied
 	overSoft   func(path string)         // a soft quota is exceeded
 	restored   func(now int64)           // a backup took the place of the state
 }
@@ -151,6 +154,7 @@ func (f *fsm) applyFrame(data []byte, st stamp) error {
 	if err != nil {
 		return err
 	}
+	start := time.Now()
 	own := fr.origin == f.id && fr.incarnation == f.incarnation
 	outcomes := make([]outcome, 0, len(fr.requests))
 	for first, last := true, false; !last; first = false {
@@ -198,6 +202,7 @@ func (f *fsm) applyFrame(data []byte, st stamp) error {
 			f.writes.applied(fr.number, from, outcomes[from:], last)
 		}
 	}
+	f.events.took(time.Since(start))
 	return nil
 }
 
@@ -342,7 +347,8 @@ type fsmSnapshot struct {
 
 // Persist writes the picture; an error leaves no snapshot behind.
 func (s *fsmSnapshot) Persist(sink raft.SnapshotSink) error {
-	_, err := s.frozen.write(stoppable{sink, s.fsm.stop}, s.fsm.reading)
+	n, err := s.frozen.write(stoppable{sink, s.fsm.stop}, s.fsm.reading)
+	s.fsm.persisted.Store(&SnapshotInfo{Zxid: s.frozen.zxid, Bytes: n})
 	if err != nil {
 		return errors.Join(err, sink.Cancel())
 	}

@@ -288,7 +288,7 @@ func FuzzEntry(f *testing.F) {
 		s := newFSM("m1", 1, newWatchTable(), newProposer(m), nil)
 		s.events = fsmEvents{
 			applied: func(uint64, uint64) {}, epoch: func(uint64) {}, configured: func([]server) {}, fail: func(error) {},
-			expired: func(SessionInfo) {}, slow: func(time.Duration, Zxid) {}, overSoft: func(string) {}, restored: func(int64) {},
+			expired: func(SessionInfo) {}, slow: func(time.Duration, Zxid) {}, overSoft: func(string) {}, restored: func(int64) {}, took: func(time.Duration) {},
 		}
 		s.st.configure([]server{{"m1", true}})
 		for i := range uint64(2) {

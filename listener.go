@@ -146,11 +146,15 @@ func (l *Listener) Go(ctx context.Context, done chan *Call, ops ...Op) *Call {
 	if len(ops) == 1 {
 		op = ops[0].name()
 	}
+	began := time.Now()
 	w := &call{done: make(chan struct{})}
 	w.after = func(out outcome, err error) {
 		if err != nil {
 			c.Error = &Error{Op: op, Code: codeOf(err), MaybeApplied: w.framed, Err: unlessCode(err)}
+			l.s.audited(op, ops, outcome{}, c.Error)
 		} else {
+			l.s.m.answered(op, len(w.raw), time.Since(began), out.code)
+			l.s.audited(op, ops, out, nil)
 			c.Zxid = out.zxid
 			for _, s := range out.steps {
 				c.Codes = append(c.Codes, s.code)

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -37,7 +38,7 @@ func (m *Member) AddMember(ctx context.Context, p Peer) error {
 	}
 	body := codec.AppendByte(nil, adminJoin)
 	body = appendMember(body, memberRecord{id: p.ID, addr: p.Addr})
-	return m.administer(ctx, "add member", codec.AppendBool(body, p.Voter))
+	return m.administer(ctx, "add member", p.ID, codec.AppendBool(body, p.Voter))
 }
 
 // RemoveMember removes a member; a leader hands over first. The removed one learns of it and stops with
@@ -46,7 +47,7 @@ func (m *Member) RemoveMember(ctx context.Context, id string) error {
 	if err := m.adminCheck(ctx, "remove member", id != ""); err != nil {
 		return err
 	}
-	return m.administer(ctx, "remove member", codec.AppendString(codec.AppendByte(nil, adminRemove), id))
+	return m.administer(ctx, "remove member", id, codec.AppendString(codec.AppendByte(nil, adminRemove), id))
 }
 
 // TransferLeadership makes another voter the leader, the one that is furthest if toID is "". It returns once this
@@ -55,7 +56,7 @@ func (m *Member) TransferLeadership(ctx context.Context, toID string) error {
 	if err := m.adminCheck(ctx, "transfer leadership", true); err != nil {
 		return err
 	}
-	return m.administer(ctx, "transfer leadership", codec.AppendString(codec.AppendByte(nil, adminTransfer), toID))
+	return m.administer(ctx, "transfer leadership", toID, codec.AppendString(codec.AppendByte(nil, adminTransfer), toID))
 }
 
 // SetClientAddr tells the ensemble where this member serves clients through the ZooKeeper port, "host:port"; "" where it
@@ -69,6 +70,7 @@ func (m *Member) SetClientAddr(ctx context.Context, addr string) error {
 	if err == nil && out.code != 0 {
 		err = &Error{Op: "set client address", Code: out.code}
 	}
+	m.auditMember("set client address", err, slog.String("addr", addr))
 	return err
 }
 
@@ -93,7 +95,7 @@ func (m *Member) Leave(ctx context.Context) error {
 			l.close(ctx)
 		}
 	}
-	if err := m.administer(ctx, "leave", codec.AppendString(codec.AppendByte(nil, adminRemove), m.cfg.ID)); err != nil && m.running("") == nil {
+	if err := m.administer(ctx, "leave", m.cfg.ID, codec.AppendString(codec.AppendByte(nil, adminRemove), m.cfg.ID)); err != nil && m.running("") == nil {
 		return err
 	}
 	return m.Close()
@@ -111,7 +113,8 @@ func (m *Member) adminCheck(ctx context.Context, op string, ok bool) error {
 
 // administer finds the leader and has it make the change. Every change can be made twice, so a lost answer is
 // asked for again.
-func (m *Member) administer(ctx context.Context, op string, body []byte) error {
+func (m *Member) administer(ctx context.Context, op, about string, body []byte) (err error) {
+	defer func() { m.auditMember(op, err, slog.String("member", about)) }()
 	for attempt := 0; ; attempt++ {
 		var err error
 		if m.leading() {

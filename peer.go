@@ -190,6 +190,7 @@ func (m *Member) toLeader(ctx context.Context, f *flight) error {
 	if l := m.lead.Load(); l != nil {
 		return m.propose(ctx, l, &f.frame, f.data)
 	}
+	m.stats.forwards.Add(1)
 	_, err := m.askLeader(ctx, kindForward, f.data)
 	return err
 }

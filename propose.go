@@ -147,10 +147,7 @@ func (p *proposer) submitLate(ctx context.Context, op, path string, raw []byte, 
 	if c.err != nil {
 		return outcome{}, &Error{Op: op, Path: path, Code: codeOf(c.err), MaybeApplied: c.framed, Err: unlessCode(c.err)}
 	}
-	p.m.stats.wrote(time.Since(began), c.out.code)
-	if hook := p.m.cfg.Hooks.OpDone; hook != nil {
-		hook(OpInfo{Op: op, Bytes: len(raw), Took: time.Since(began), Forwarded: !p.m.leading(), Code: c.out.code})
-	}
+	p.m.answered(op, len(raw), time.Since(began), c.out.code)
 	return c.out, nil
 }
 
@@ -364,10 +361,15 @@ func (m *Member) propose(ctx context.Context, lead *leadership, fr *frame, data 
 	defer refuse(nil)
 	stop := whenRefused(future, refuse)
 	defer stop()
-	return m.fsm.wait(ctx, lead.over.Done(), func() bool {
+	began := time.Now()
+	err := m.fsm.wait(ctx, lead.over.Done(), func() bool {
 		o := m.fsm.st.origin(fr.origin)
 		return o != nil && (o.incarnation > fr.incarnation || o.incarnation == fr.incarnation && o.last >= fr.number)
 	})
+	if err == nil {
+		m.stats.commit.add(time.Since(began))
+	}
+	return err
 }
 
 // whenRefused calls refuse if raft does not take an entry: while it hands leadership over, or is too busy to, or does not

@@ -444,6 +444,9 @@ func (l *live) close(ctx context.Context) error {
 		return nil
 	}
 	out, err := l.m.writes.submit(ctx, "close session", "", appendRequest(nil, &request{kind: reqClose, session: l.id, mark: l.mark}))
+	if l.m.cfg.Audit != nil {
+		l.m.audit(l, "close session", &out, err)
+	}
 	l.m.forget(l)
 	if err == nil && out.code != 0 && out.code != ErrSessionExpired {
 		err = &Error{Op: "close session", Code: out.code}

@@ -93,13 +93,13 @@ func (b *blockWriter) full() error {
 	return b.flush()
 }
 
-// write streams the picture. locked runs a function while the tree cannot change; it is called once for every
+// write streams the picture and returns how many bytes that took. locked runs a function while the tree cannot change; it is called once for every
 // chunk of znodes.
 func (f *frozen) write(w io.Writer, locked func(func())) (int64, error) {
 	if _, err := w.Write(append([]byte(snapshotMagic), formatVersion)); err != nil {
 		return 0, err
 	}
-	b := &blockWriter{w: w, kind: 's'}
+	b := &blockWriter{w: w, kind: 's', bytes: int64(len(snapshotMagic) + 1)}
 	b.buf = codec.AppendVarint(b.buf, int64(f.zxid))
 	b.buf = codec.AppendVarint(b.buf, f.now)
 	b.buf = codec.AppendUvarint(b.buf, f.term)
@@ -160,7 +160,8 @@ func (f *frozen) write(w io.Writer, locked func(func())) (int64, error) {
 	b.kind = 'e'
 	b.buf = codec.AppendUvarint(b.buf, uint64(f.nodes))
 	b.buf = codec.AppendUint64(b.buf, f.sum)
-	return b.bytes, b.flush()
+	err = b.flush()
+	return b.bytes, err
 }
 
 func appendOrigin(b []byte, o *origin) []byte {

@@ -34,22 +34,30 @@ func (r Role) String() string {
 type Stats struct {
 	Role                                 Role
 	Term                                 uint64
-	Applied                              Zxid
+	Committed, Applied                   Zxid // the newest that this member knows to be committed, and has applied
 	Znodes, Ephemerals, Sessions         int
 	Watches, WatchOverflows              int64
 	DataBytes                            int64 // of paths and data
 	KeptBytes                            int64 // of old versions for open Views
 	Reads, LinearReads, Writes, Failures int64
-	Frames, FramedWrites                 int64 // log entries this member made, and the writes they carried
-	Redrives                             int64 // frames sent more than once
-	WriteP50, WriteP99                   time.Duration
+	Frames, FramedWrites                 int64         // log entries this member made, and the writes they carried
+	Forwards, Redrives                   int64         // frames sent to another member, as the leader; frames sent more than once
+	WriteP50, WriteP99                   time.Duration // of this member's writes, from the call to the answer
+	CommitP50, CommitP99                 time.Duration // of frames that this member proposed as the leader, until it had applied them
+	ApplyP50, ApplyP99                   time.Duration // of frames, of whatever member, in the state machine
 	LogBytes                             int64
 }
 
 // counters are written from everywhere.
 type counters struct {
-	reads, linear, writes, failures, redrives, frames, packed atomic.Int64
-	latency                                                   histogram
+	reads, linear, writes, failures, forwards, redrives, frames, packed atomic.Int64
+	committed                                                           atomic.Int64 // zxid, as the leader told it
+	latency, commit, apply                                              histogram
+}
+
+func (c *counters) knowCommitted(z Zxid) {
+	for have := c.committed.Load(); int64(z) > have && !c.committed.CompareAndSwap(have, int64(z)); have = c.committed.Load() {
+	}
 }
 
 func (c *counters) framed(n int) {
@@ -63,6 +71,14 @@ func (c *counters) wrote(took time.Duration, code Code) {
 		c.failures.Add(1)
 	}
 	c.latency.add(took)
+}
+
+// answered notes a write that has its outcome.
+func (m *Member) answered(op string, bytes int, took time.Duration, code Code) {
+	m.stats.wrote(took, code)
+	if hook := m.cfg.Hooks.OpDone; hook != nil {
+		hook(OpInfo{Op: op, Bytes: bytes, Took: took, Forwarded: !m.leading(), Code: code})
+	}
 }
 
 // histogram counts durations in steps of a quarter power of two, from 1 µs up.
@@ -99,14 +115,16 @@ func (m *Member) Stats() Stats {
 	role := m.RoleInfo()
 	st := Stats{
 		Role: role.Role, Term: role.Term, Reads: m.stats.reads.Load(), LinearReads: m.stats.linear.Load(), Writes: m.stats.writes.Load(),
-		Failures: m.stats.failures.Load(), Frames: m.stats.frames.Load(), FramedWrites: m.stats.packed.Load(), Redrives: m.stats.redrives.Load(),
-		WriteP50: m.stats.latency.quantile(.5), WriteP99: m.stats.latency.quantile(.99), LogBytes: m.store.LogBytes(),
+		Failures: m.stats.failures.Load(), Frames: m.stats.frames.Load(), FramedWrites: m.stats.packed.Load(), Redrives: m.stats.redrives.Load(), Forwards: m.stats.forwards.Load(),
+		WriteP50: m.stats.latency.quantile(.5), WriteP99: m.stats.latency.quantile(.99), CommitP50: m.stats.commit.quantile(.5), CommitP99: m.stats.commit.quantile(.99),
+		ApplyP50: m.stats.apply.quantile(.5), ApplyP99: m.stats.apply.quantile(.99), LogBytes: m.store.LogBytes(),
 	}
 	m.fsm.reading(func() {
 		s := m.fsm.st
 		st.Applied, st.Znodes, st.Ephemerals, st.Sessions = s.zxid, len(s.nodes), s.ephemerals, s.sessions.Len()
 		st.DataBytes, st.KeptBytes = s.bytes, s.vers.bytes
 	})
+	st.Committed = max(st.Applied, Zxid(m.stats.committed.Load()))
 	n, overflows := m.watches.counts()
 	st.Watches, st.WatchOverflows = int64(n), overflows
 	return st

@@ -160,12 +160,15 @@ func (s *Session) TxnLate(ctx context.Context, late func([]Result, error), ops .
 		return nil, err
 	}
 	out, err := s.m.writes.submitLate(ctx, "txn", "", raw, func(out outcome, err error) {
-		if err != nil {
+		if err == nil {
+			s.audited("txn", ops, out, nil)
+		} else {
 			late(nil, &Error{Op: "txn", Code: codeOf(err), MaybeApplied: true, Err: unlessCode(err)})
 			return
 		}
 		late(s.results("txn", ops, out))
 	})
+	s.audited("txn", ops, out, err)
 	if err != nil {
 		return nil, err
 	}
@@ -182,6 +185,7 @@ func (s *Session) transact(ctx context.Context, op string, ops ...Op) ([]Result,
 		return nil, err
 	}
 	out, err := s.m.writes.submit(ctx, op, path, raw)
+	s.audited(op, ops, out, err)
 	if err != nil {
 		return nil, err
 	}

@@ -95,7 +95,7 @@ func (m *Member) open(ctx context.Context) (err error) {
 	m.watches.overflowed = m.cfg.Hooks.WatchOverflow
 	m.writes = newProposer(m)
 	m.fsm = newFSM(m.cfg.ID, m.incarnation, m.watches, m.writes, m.stop)
-	m.fsm.events = fsmEvents{applied: m.afterApply, epoch: m.afterEpoch, configured: m.afterConfig, fail: m.fail, expired: m.sessionEnded, slow: m.slowApply, overSoft: m.overSoft, restored: m.clock.raise}
+	m.fsm.events = fsmEvents{applied: m.afterApply, epoch: m.afterEpoch, configured: m.afterConfig, fail: m.fail, expired: m.sessionEnded, slow: m.slowApply, took: m.stats.apply.add, overSoft: m.overSoft, restored: m.clock.raise}
 	m.keeper.wake = make(chan struct{}, 1)
 	m.clock.start(m.cfg.Now)
 	m.peers.start(&m.cfg)
@@ -366,6 +366,7 @@ func (m *Member) KillSession(ctx context.Context, id SessionID) error {
 	if err == nil && out.code != 0 {
 		err = &Error{Op: "kill session", Code: ErrUnknownSession}
 	}
+	m.auditMember("kill session", err, slog.String("session", id.String()))
 	return err
 }
 
@@ -435,19 +436,20 @@ func (m *Member) snapshot() error {
 		return err
 	}
 	began := time.Now()
-	zxid := m.Applied()
+	m.fsm.persisted.Store(&SnapshotInfo{Zxid: m.Applied()})
 	err := m.raft.Snapshot().Error()
 	if errors.Is(err, raft.ErrNothingNewToSnapshot) {
 		return nil
 	}
-	took := time.Since(began)
+	info := *m.fsm.persisted.Load()
+	info.Took, info.Err = time.Since(began), err
 	if err == nil {
-		m.log.Info("snapshot", "zxid", zxid, "took", took)
+		m.log.Info("snapshot", "zxid", info.Zxid, "bytes", info.Bytes, "took", info.Took)
 	} else if m.running("") == nil {
 		m.log.Warn("snapshot", "err", err)
 	}
 	if hook := m.cfg.Hooks.SnapshotDone; hook != nil {
-		hook(SnapshotInfo{Zxid: zxid, Took: took, Err: err})
+		hook(info)
 	}
 	return err
 }

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"hash/fnv"
+	"slices"
+	"sync"
 
 	"github.com/seed-541fafe0/zk"
 )
@@ -30,7 +32,13 @@ type DoubleBarrier struct {
 	// AllowLate admits whoever comes while a round is under way at once, as Curator does; the round then ends when
 	// the late ones have left as well. It must be the same for all members.
 	AllowLate bool
+
+	mu        sync.Mutex // guards the field below
+	abandoned []string   // znodes of Enters that gave up, and that may not be gone yet
 }
+
+// maxAbandoned bounds how many are remembered, the newest ones.
+const maxAbandoned = 256
 
 // NewDoubleBarrier returns a double barrier of size members at path.
 func NewDoubleBarrier(s zk.SessionSource, path string, size int) *DoubleBarrier {
@@ -50,10 +58,12 @@ type Membership struct {
 }
 
 // Enter returns once Size members were there at one moment (DB-S1). Errors: ctx's; the session's if it ends; ErrBroken
-// if somebody deletes the member's znode. Whatever the error, no member is left behind (DB-L1): its znode is deleted, but
-// after Enter has returned, and until that is applied it counts. A round that begins in that time has it for a member
-// which has left at once, as one that crashed just then. No guard can help that: whoever begins the round is right in
-// what the tree says, and only the one that gave up knows better.
+// if somebody deletes the member's znode. Whatever the error, no member is left behind (DB-L1).
+//
+// The znode of an Enter that gave up is deleted after Enter has returned. Until that is applied it counts, and a round
+// that begins in that time has it for a member that has left at once, as one that crashed just then. No guard can help
+// that, because only the one that gave up knows of it. But this DoubleBarrier does not come twice: its next Enter waits
+// until what it has given up is gone.
 func (b *DoubleBarrier) Enter(ctx context.Context) (*Membership, error) {
 	s, err := session(ctx, b.Session, "enter", b.Path)
 	if err != nil {
@@ -66,16 +76,70 @@ func (b *DoubleBarrier) Enter(ctx context.Context) (*Membership, error) {
 	if data == nil {
 		data = fmt.Appendf(nil, "%s %v", s.Member().ID(), s.ID())
 	}
-	c, err := enter(ctx, s, zk.OpCreate(join(b.Path, newUUID()), data, zk.Ephemeral|zk.Parents))
+	path := join(b.Path, newUUID())
+	c, err := b.come(ctx, s, zk.OpCreate(path, data, zk.Ephemeral|zk.Parents))
 	if err != nil {
+		b.abandon(path) // it may come to be all the same, for a moment
 		return nil, err
 	}
 	m, err := b.gather(ctx, c)
 	if err != nil {
 		c.leave()
+		b.abandon(path)
 		return nil, err
 	}
 	return m, nil
+}
+
+// come creates a member's znode, in a transaction with the guard that none is there of those this DoubleBarrier has
+// abandoned. That settles it for all of them: writes of a session take effect in their order, so none comes later.
+func (b *DoubleBarrier) come(ctx context.Context, s *zk.Session, create zk.Op) (*contender, error) {
+	for {
+		b.mu.Lock()
+		before := slices.Clone(b.abandoned)
+		b.mu.Unlock()
+		var steps []zk.Op
+		for _, path := range before {
+			steps = append(steps, zk.OpCheckAbsent(path))
+		}
+		c, err := enter(ctx, s, append(steps, create)...)
+		if err == nil {
+			b.mu.Lock()
+			b.abandoned = slices.DeleteFunc(b.abandoned, func(path string) bool { return slices.Contains(before, path) })
+			b.mu.Unlock()
+			return c, nil
+		}
+		refused, ok := errors.AsType[*zk.TxnError](err)
+		if !ok || !errors.Is(err, zk.ErrGuard) {
+			return nil, err
+		}
+		if err := b.outwait(ctx, s, before[refused.Index]); err != nil {
+			return nil, err
+		}
+	}
+}
+
+func (b *DoubleBarrier) abandon(path string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.abandoned = append(b.abandoned, path)
+	b.abandoned = b.abandoned[max(0, len(b.abandoned)-maxAbandoned):]
+}
+
+// outwait returns once a znode is gone.
+func (b *DoubleBarrier) outwait(ctx context.Context, s *zk.Session, path string) error {
+	watching, cancel := context.WithCancel(ctx)
+	defer cancel()
+	_, there, changed, err := s.ExistsW(watching, path)
+	if err != nil || !there {
+		return explain(ctx, err)
+	}
+	select {
+	case <-changed:
+		return nil
+	case <-ctx.Done():
+		return ended(ctx)
+	}
 }
 
 func (b *DoubleBarrier) ready() string { return join(b.Path, "ready") }

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/seed-541fafe0/zk"
@@ -95,6 +96,54 @@ func TestPeerFailedEnter(t *testing.T) {
 		mine, theirs := entering(ctx, b), entering(ctx, recipes.NewDoubleBarrier(other, "/db", 2))
 		admitted(t, mine) // PEER-44, DB-L4
 		admitted(t, theirs)
+	})
+}
+
+// One that has given up and comes again is not two, even where its first znode could not be deleted yet.
+func TestPeerEnterTwice(t *testing.T) {
+	bubble(t, 3, zktest.Config{Base: zk.Config{WatchBuffer: 1 << 12}}, func(t *testing.T, ctx context.Context, c *zktest.Cluster) {
+		l, f := leader(t, ctx, c), follower(t, ctx, c)
+		s, other := session(t, ctx, c.Member(f)), session(t, ctx, c.Member(l))
+		b := recipes.NewDoubleBarrier(s, "/db", 2)
+		u := watchOver(t, ctx, other, "/db", 2, false)
+		for i := range 60 {
+			some, cancel := context.WithCancel(ctx)
+			again := make(chan guest, 1)
+			go func() {
+				if m, err := b.Enter(some); err == nil {
+					again <- guest{m, nil}
+				}
+				m, err := b.Enter(ctx) // at once
+				again <- guest{m, err}
+			}()
+			synctest.Wait()
+			if i%2 == 0 { // the deletion takes a while
+				c.Network().Slow(zktest.Name(f), zktest.Name(l), 200*time.Millisecond)
+			}
+			cancel()
+			still(t, "one alone", again)
+			c.Heal()
+			still(t, "one alone", again) // PEER-44, DB-S1
+			theirs := entering(ctx, recipes.NewDoubleBarrier(other, "/db", 2))
+			x, y := admitted(t, again), admitted(t, theirs)
+			done := leaving(ctx, x)
+			must(t, y.Leave(ctx))
+			all(t, "all have left", 1, done)
+		}
+		// Cut off, it comes many times; none of it counts.
+		c.Isolate(f)
+		for range 300 {
+			some, cancel := context.WithTimeout(ctx, 10*time.Millisecond)
+			_, err := b.Enter(some)
+			cancel()
+			wants(t, err, context.DeadlineExceeded)
+		}
+		c.Heal()
+		again := entering(ctx, b)
+		still(t, "one alone", again)
+		x, y := entering(ctx, recipes.NewDoubleBarrier(other, "/db", 2)), again
+		p, q := admitted(t, x), admitted(t, y)
+		u.close(ctx, other, p.Path(), q.Path())
 	})
 }
 

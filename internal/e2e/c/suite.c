@@ -370,6 +370,9 @@ static int acls_and_auth(void) {
 	char data[16];
 	struct Stat st;
 	int len = sizeof data;
+	gate_init(&g);
+	RC(ZOK, zoo_async(other->zh, p(""), on_string, &g));
+	DO(gate_wait(&g, 1));
 	RC(ZNOAUTH, zoo_get(other->zh, p(""), 0, data, &len, &st));
 	RC(ZNOAUTH, zoo_set(other->zh, p(""), "x", 1, -1));
 	RC(ZNOAUTH, make(other, p("/kid")));

@@ -89,7 +89,7 @@ func newConn(s *Server, nc net.Conn, addr netip.Addr, p port) *conn {
 	if t, ok := nc.(*tls.Conn); ok {
 		c.raw = t.NetConn()
 	}
-	c.usage.reset()
+	c.usage.begin(c.began)
 	return c
 }
 

@@ -221,6 +221,7 @@ func (r *raw) word(w string) string {
 	if err != nil {
 		r.t.Fatalf("%s: %v", w, err)
 	}
+	r.nc.Close()
 	return string(b)
 }
 

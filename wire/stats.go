@@ -135,6 +135,12 @@ func (u *usage) reset() {
 	u.recv, u.send, u.latency, u.took, u.last, u.xid, u.zxid = 0, 0, latency{}, 0, 0, -1, -1
 }
 
+// begin is called once, with the time of the connection.
+func (u *usage) begin(at time.Time) {
+	u.heard, u.at = at, at
+	u.reset()
+}
+
 func (u *usage) received() {
 	u.mu.Lock()
 	defer u.mu.Unlock()

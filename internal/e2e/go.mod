@@ -2,7 +2,10 @@ module github.com/seed-541fafe0/zk/internal/e2e
 
 go 1.26.0
 
-require github.com/seed-541fafe0/zk v0.0.0
+require (
+	github.com/go-zookeeper/zk v1.0.4
+	github.com/seed-541fafe0/zk v0.0.0
+)
 
 require (
 	github.com/armon/go-metrics v0.4.1 // indirect

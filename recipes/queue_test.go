@@ -128,6 +128,31 @@ func TestQueueOrder(t *testing.T) {
 	})
 }
 
+// Numbers that have grown past ten digits follow the others, although by name they come first.
+func TestQueueNumbersGrow(t *testing.T) {
+	bubble(t, 1, zktest.Config{}, func(t *testing.T, ctx context.Context, c *zktest.Cluster) {
+		s := session(t, ctx, c.Member(0))
+		for layout, prefix := range map[recipes.Layout]string{recipes.Kazoo: "/q/entries/entry-100-", recipes.Curator: "/q/queue-"} {
+			q := newQueue(s)
+			q.Layout = layout
+			must(t, q.Put(ctx, 0)) // so that the directory is there
+			take(t, ctx, q, 1)
+			for i, n := range []int64{99_999_999_999, 9_999_999_998, 10_000_000_000, 9_999_999_999, 100_000_000_000, 10_000_000_001} {
+				data := []byte(fmt.Sprint(i))
+				if layout == recipes.Curator {
+					data = curator(string(data))
+				}
+				_, err := s.Create(ctx, fmt.Sprint(prefix, n), data, zk.Persistent)
+				must(t, err)
+			}
+			m := receive(t, ctx, q, 1)
+			same(t, "by number", take(t, ctx, q, 3), 3, 2, 5) // PEER-16, Q-S4, E11
+			must(t, m.Nack(ctx, 0))
+			same(t, "by number", take(t, ctx, q, 3), 1, 0, 4) // PEER-16, Q-S4, E11
+		}
+	})
+}
+
 // Items with a delay are received when they are due by the ensemble's time, neither sooner nor much later, and
 // hold up nobody until then.
 func TestQueueDelays(t *testing.T) {

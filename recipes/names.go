@@ -31,6 +31,8 @@ func (l Layout) String() string {
 		return "kazoo"
 	case Selector:
 		return "selector"
+	case CuratorDelay:
+		return "curator delay"
 	}
 	return "unknown"
 }

@@ -50,7 +50,7 @@ func bubble(t *testing.T, members int, cfg zktest.Config, change func(*Server), 
 		defer func() {
 			for _, s := range e.servers {
 				s.Close()
-				if err := <-ended; !errors.Is(err, ErrServerClosed) && !errors.Is(err, zk.ErrClosed) {
+				if err := <-ended; !errors.Is(err, ErrServerClosed) && !errors.Is(err, zk.ErrClosed) && !errors.Is(err, zk.ErrNotMember) {
 					t.Errorf("Serve: %v", err)
 				}
 			}

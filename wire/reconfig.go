@@ -37,8 +37,7 @@ func answerReconfig(c *conn, r *request, b []byte) ([]byte, zk.Zxid, error) {
 	case q.version != -1 && q.version != int64(st.Mzxid):
 		return b, z, zk.ErrBadVersion
 	}
-	have := serverLines(strings.Split(string(data), "\n"))
-	join, leave, err := q.changes(have)
+	join, leave, err := q.changes(membersOf(string(data)))
 	if err == nil {
 		err = c.listener.Allowed(ctx, configPath, zk.PermWrite)
 	}
@@ -64,7 +63,7 @@ func answerReconfig(c *conn, r *request, b []byte) ([]byte, zk.Zxid, error) {
 }
 
 // changes is whom to add and whom to remove: what is asked for, or, given a full list, what leads to it (OP-43).
-func (q *reconfigRequest) changes(have map[string]zk.Peer) (join []zk.Peer, leave []string, err error) {
+func (q *reconfigRequest) changes(voters map[string]bool) (join []zk.Peer, leave []string, err error) {
 	separated := func(s string) []string {
 		return strings.FieldsFunc(s, func(r rune) bool { return r == ',' || r == '\n' })
 	}
@@ -80,14 +79,14 @@ func (q *reconfigRequest) changes(have map[string]zk.Peer) (join []zk.Peer, leav
 			continue
 		}
 		p, ok := parseServer(text)
-		if old, there := have[p.ID]; !ok || there && old.Voter && !p.Voter { // a voter does not become an observer
+		if !ok || voters[p.ID] && !p.Voter { // a voter does not become an observer
 			return nil, nil, zk.ErrBadArguments
 		}
 		named[p.ID] = true
 		join = append(join, p)
 	}
 	if q.members != "" {
-		for id := range have {
+		for id := range voters {
 			if !named[id] {
 				leave = append(leave, id)
 			}
@@ -97,15 +96,17 @@ func (q *reconfigRequest) changes(have map[string]zk.Peer) (join []zk.Peer, leav
 	return join, leave, nil
 }
 
-// serverLines reads the servers of a config text.
-func serverLines(lines []string) map[string]zk.Peer {
-	list := map[string]zk.Peer{}
-	for _, l := range lines {
-		if p, ok := parseServer(l); ok {
-			list[p.ID] = p
+// membersOf reads who is in a config text, and who of them votes.
+func membersOf(config string) map[string]bool {
+	voters := map[string]bool{}
+	for line := range strings.Lines(config) {
+		id, rest, ok := strings.Cut(strings.TrimPrefix(strings.TrimSpace(line), "server."), "=")
+		if ok && id != "version" {
+			server, _, _ := strings.Cut(rest, ";")
+			voters[id] = !strings.HasSuffix(server, ":observer")
 		}
 	}
-	return list
+	return voters
 }
 
 // parseServer reads "server.ID=HOST:PORT:PORT:ROLE;CLIENT", of which "server.", the role and what follows the

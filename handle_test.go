@@ -5,6 +5,7 @@ package zk
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"testing"
 	"time"
 	"unsafe"
@@ -39,7 +40,7 @@ func TestLeaseByClock(t *testing.T) {
 		{"set back", 0, -time.Hour, StateActive},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			m := &Member{cfg: Config{LeaseMargin: margin}}
+			m := &Member{cfg: Config{LeaseMargin: margin}, log: slog.New(slog.DiscardHandler)}
 			m.clock.start(time.Now)
 			l := newLive(m, 1, 1, SessionConfig{Timeout: timeout}, time.Now().Add(-tc.ago)) // without its timer
 			defer l.finish(StateClosed, ErrClosed)

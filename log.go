@@ -7,6 +7,8 @@ import (
 	"io"
 	"log"
 	"log/slog"
+	"sync"
+	"time"
 
 	"github.com/hashicorp/go-hclog"
 )
@@ -51,6 +53,28 @@ func (w warnings) wrap(h slog.Handler) slog.Handler {
 		return w.with(h)
 	}
 	return h
+}
+
+// tellEvery is how often a member warns of the same kind of trouble (LOG-4).
+const tellEvery = 10 * time.Second
+
+// seldom says when to warn of what may happen often.
+type seldom struct {
+	mu    sync.Mutex
+	last  time.Time
+	quiet int
+}
+
+// tell is true at most once every tellEvery, and says how often it was false since.
+func (s *seldom) tell() (quiet int, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.last.IsZero() && time.Since(s.last) < tellEvery {
+		s.quiet++
+		return 0, false
+	}
+	quiet, s.last, s.quiet = s.quiet, time.Now(), 0
+	return quiet, true
 }
 
 // raftLog lets raft write to slog. What raft calls a warning or an error happens in every election and at every

@@ -174,17 +174,26 @@ func (l *live) info() SessionInfo {
 // current returns the state after having looked at the clock: whoever asks after a pause is told at once.
 func (l *live) current() State {
 	jumped := l.m.clockJumped(l.margin)
+	st, lapsed := l.look(jumped)
+	if lapsed {
+		l.m.sessionSuspended(l)
+	}
+	return st
+}
+
+func (l *live) look(jumped bool) (st State, lapsed bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.state == StateActive && !l.readOnly {
-		if left := time.Until(l.deadline); left <= 0 || jumped {
+		left := time.Until(l.deadline)
+		if lapsed = left <= 0 || jumped; lapsed {
 			l.setLocked(StateSuspended, nil)
 			l.lapse(ErrSuspended)
 		} else if l.timer != nil {
 			l.timer.Reset(left)
 		}
 	}
-	return l.state
+	return l.state, lapsed
 }
 
 // renew extends the lease after the leader has acknowledged a heartbeat sent at sent (D28).

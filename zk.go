@@ -36,7 +36,9 @@ type Member struct {
 	lead        atomic.Pointer[leadership] // nil while another member leads
 	rounds      confirmer
 	booted      chan struct{} // closed when raft runs
-	quotaTold   time.Time     // owned by overSoft
+	overQuota   seldom        // what was warned of
+	overflowed  seldom
+	suspended   seldom
 	keeper      keeper
 	clock       clock
 	peers       addressBook
@@ -92,7 +94,7 @@ func (m *Member) open(ctx context.Context) (err error) {
 	}
 	m.cfg.ID, m.incarnation = m.store.id, m.store.incarnation
 	m.watches = newWatchTable()
-	m.watches.overflowed = m.cfg.Hooks.WatchOverflow
+	m.watches.overflowed = m.watchOverflow
 	m.writes = newProposer(m)
 	m.fsm = newFSM(m.cfg.ID, m.incarnation, m.watches, m.writes, m.stop)
 	m.fsm.events = fsmEvents{applied: m.afterApply, epoch: m.afterEpoch, configured: m.afterConfig, fail: m.fail, expired: m.sessionEnded, slow: m.slowApply, took: m.stats.apply.add, overSoft: m.overSoft, restored: m.clock.raise}
@@ -388,16 +390,34 @@ func (m *Member) sessionEnded(info SessionInfo) {
 	}
 }
 
-// quotaEvery is how often a soft quota that is exceeded is logged, by the leader.
-const quotaEvery = 10 * time.Second
-
 // overSoft runs on raft's goroutine alone.
 func (m *Member) overSoft(path string) {
-	if !m.leading() || time.Since(m.quotaTold) < quotaEvery {
+	if !m.leading() {
 		return
 	}
-	m.quotaTold = time.Now()
-	m.log.Warn("soft quota exceeded", "path", path)
+	if quiet, ok := m.overQuota.tell(); ok {
+		m.log.Warn("soft quota exceeded", "path", path, "more", quiet)
+	}
+}
+
+// watchOverflow runs under the watch table's lock.
+func (m *Member) watchOverflow(path string, id SessionID) {
+	if quiet, ok := m.overflowed.tell(); ok {
+		m.log.Warn("watch overflow: its consumer is too slow", "session", id, "path", path, "more", quiet)
+	}
+	if hook := m.cfg.Hooks.WatchOverflow; hook != nil {
+		hook(path, id)
+	}
+}
+
+// sessionSuspended tells of a lease that lapsed. That of an External session says no more than that its client is silent.
+func (m *Member) sessionSuspended(l *live) {
+	if l.external || l.closing.Load() {
+		return
+	}
+	if quiet, ok := m.suspended.tell(); ok {
+		m.log.Warn("session suspended: no leader has acknowledged it in time", "session", l.id, "name", l.name, "more", quiet)
+	}
 }
 
 func (m *Member) slowApply(took time.Duration, z Zxid) {

@@ -82,6 +82,11 @@ func (s *Store) attempt(op string, limit time.Duration, f func() error) error {
 	return s.fail(err)
 }
 
+const (
+	slowWrite = time.Second // is worth a warning
+	warnEvery = 10 * time.Second
+)
+
 // write is an attempt at what changes log or stable: one after the other, and none after a failure.
 func (s *Store) write(op string, f func() error) error {
 	select {
@@ -89,7 +94,12 @@ func (s *Store) write(op string, f func() error) error {
 	case <-s.dead:
 		return s.failure()
 	}
+	began := time.Now()
 	err := s.attempt(op, s.stall, f)
+	if took := time.Since(began); err == nil && took > slowWrite && began.Sub(s.warned) > warnEvery {
+		s.warned = began // guarded by writing
+		s.logger.Warn("slow disk", "op", op, "took", took)
+	}
 	if err == nil || err == ErrClosed {
 		<-s.writing // after a failure nobody gets it: what was given up on may still be running
 	}

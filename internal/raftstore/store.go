@@ -67,6 +67,7 @@ type Store struct {
 	logger  *slog.Logger
 	release func() error
 	writing chan struct{} // a token: who has it may write to log and stable
+	warned  time.Time     // of a slow write; belongs to who has the token
 	dead    chan struct{} // closed by the first failure
 	idle    chan struct{} // closed when the store is, and nothing runs any more
 	ended   chan struct{} // closed when Close has closeErr

@@ -245,6 +245,51 @@ func TestSemaphoreLimitsDisagree(t *testing.T) {
 	})
 }
 
+// A member that has not heard yet that somebody waits, or that the limit was lowered, lets nobody in by what it knows.
+func TestSemaphoreDeafMember(t *testing.T) {
+	onStage(t, zktest.Config{}, func(t *testing.T, ctx context.Context, sc *scene) {
+		l := leader(t, ctx, sc.c)
+		deaf, other := 0, 1
+		if sc.at[1] != l {
+			other = 2
+		}
+		if sc.at[other] != l || sc.at[deaf] == l {
+			t.Fatal("the stage is not as it should be")
+		}
+		sem := func(i int) *recipes.Semaphore {
+			return &recipes.Semaphore{Session: sc.s[i], Path: "/app/shared", Limit: 2, SharedLimit: true}
+		}
+		for what, change := range map[string]func() (undo func()){
+			"somebody waits for two": func() func() {
+				some, cancel := context.WithCancel(ctx)
+				next := start(some, func(ctx context.Context) (*recipes.Held, error) { return sem(other).AcquireN(ctx, 2) })
+				eventually(t, "not in line", func() bool { return sc.c.Member(l).Stats().Ephemerals == 2 })
+				return func() { cancel(); <-next }
+			},
+			"the limit was lowered": func() func() {
+				must(t, sem(other).SetLimit(ctx, 1))
+				return func() { must(t, sem(other).SetLimit(ctx, 2)) }
+			},
+		} {
+			h := granted(t, start(ctx, sem(other).Acquire))
+			must(t, sc.c.Quiesce(ctx))
+			sc.c.Network().Slow(zktest.Name(l), zktest.Name(sc.at[deaf]), 300*time.Millisecond)
+			undo := change()
+			if n := sc.c.Member(sc.at[deaf]).Stats().Ephemerals; n != 1 {
+				t.Fatalf("%s: it has heard of %d", what, n)
+			}
+			if _, err := sem(deaf).TryAcquire(ctx); !errors.Is(err, recipes.ErrNotAcquired) { // SEM-S1, SEM-L1
+				t.Errorf("%s: %v", what, err)
+			}
+			sc.c.Heal()
+			undo()
+			must(t, h.Release(ctx))
+			eventually(t, "left", func() bool { return sc.c.Member(l).Stats().Ephemerals == 0 })
+			must(t, sc.c.Quiesce(ctx))
+		}
+	})
+}
+
 // What Curator's semaphore has on the same path counts: its leases, and who waits in its line.
 func TestSemaphoreBesideCurator(t *testing.T) {
 	onStage(t, zktest.Config{}, func(t *testing.T, ctx context.Context, sc *scene) {
@@ -326,6 +371,27 @@ func TestPeer30MoreLeasesThanLimit(t *testing.T) {
 		defer stop()
 		const limit = 3
 		g := measure(t, watching, sc.s[2], "/app/lock/sem", limit)
+		for range 10 { // nobody waits: all see room
+			in := make(chan *recipes.Held, 3*limit)
+			var all sync.WaitGroup
+			for w := range cap(in) {
+				all.Go(func() {
+					h, err := semaphore(sc.s[w%3], limit).TryAcquire(ctx)
+					if err != nil && !errors.Is(err, recipes.ErrNotAcquired) {
+						t.Error(err)
+					}
+					in <- h
+				})
+			}
+			all.Wait()
+			for range cap(in) {
+				if h := <-in; h != nil {
+					must(t, h.Release(ctx))
+				}
+			}
+			must(t, sc.c.Quiesce(ctx))
+			g.says(t, 0, limit) // PEER-30
+		}
 		sc.c.Network().Latency(0, 2*time.Millisecond)
 		var all sync.WaitGroup
 		for w := range 12 {

@@ -32,11 +32,7 @@ func (w watchLog) WithGroup(string) slog.Handler      { return w }
 // A leader that goes while its followers' disks are busy is found by its closed sockets all the same: what it had sent
 // before may take raft longer than its streams last (D17).
 func TestLeaderGoneUnderLoad(t *testing.T) {
-	rounds := 3
-	if testing.Short() {
-		rounds = 1
-	}
-	for range rounds {
+	for range zk.Size(1, 3, 100) {
 		var seen atomic.Int64
 		log := slog.New(watchLog{slog.NewTextHandler(t.Output(), nil), "the leader's process is gone", &seen})
 		members := three(t, t.TempDir(), zk.Config{Logger: log})

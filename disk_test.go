@@ -109,12 +109,12 @@ func TestOpenTwice(t *testing.T) {
 // Many open and close cycles of an ensemble under load leave no waiter and nothing behind (P22, DX-11).
 func TestOpenCloseUnderLoad(t *testing.T) {
 	dir := t.TempDir()
-	rounds := 4
-	if testing.Short() {
-		rounds = 2
-	}
-	for range rounds {
+	for range zk.Size(2, 4, 1000) {
 		members := three(t, dir, zk.Config{})
+		admin := session(t, t.Context(), members[0])
+		if err := admin.DeleteTree(t.Context(), "/load"); !errors.Is(err, zk.ErrNoNode) {
+			must(t, err)
+		}
 		var all sync.WaitGroup
 		for _, m := range members {
 			s, err := m.Session(t.Context())
@@ -122,7 +122,7 @@ func TestOpenCloseUnderLoad(t *testing.T) {
 			for range 20 {
 				all.Go(func() {
 					for {
-						if _, err := s.Create(t.Context(), "/load-", nil, zk.Sequential); err != nil {
+						if _, err := s.Create(t.Context(), "/load/n-", nil, zk.Sequential|zk.Parents); err != nil {
 							if !errors.Is(err, zk.ErrClosed) && !errors.Is(err, fs.ErrClosed) {
 								t.Error(err)
 							}
@@ -132,8 +132,8 @@ func TestOpenCloseUnderLoad(t *testing.T) {
 				})
 			}
 		}
-		for s := session(t, t.Context(), members[0]); s.LastZxid() < 200; {
-			must(t, s.Sync(t.Context()))
+		for from := admin.LastZxid(); admin.LastZxid() < from+200; {
+			must(t, admin.Sync(t.Context()))
 		}
 		for _, m := range members {
 			began := time.Now()

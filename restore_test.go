@@ -36,6 +36,29 @@ func (w *world) restoreCode(id, number uint64) (Code, Zxid) {
 	return out.code, out.zxid
 }
 
+// A snapshot of many znodes, whose map grows with what has come, is the same state again.
+func TestSnapshotOfMany(t *testing.T) {
+	w := newWorld()
+	id := w.open()
+	for i := range Size(40, 400, 20_000) {
+		ops := []Op{OpCreate(fmt.Sprint("/d", i), nil, Persistent)}
+		for range 49 {
+			ops = append(ops, OpCreate(fmt.Sprintf("/d%d/n-", i), []byte("x"), Sequential))
+		}
+		w.must(t, id, ops...)
+	}
+	b := restored(t, w.state)
+	if b.digest() != w.digest() || len(b.nodes) != len(w.nodes) {
+		t.Fatalf("%d znodes of %d, digests %x and %x", len(b.nodes), len(w.nodes), b.digest(), w.digest())
+	}
+	for p, n := range b.nodes {
+		if n.path != p {
+			t.Fatalf("%s is at %s", n.path, p)
+		}
+	}
+	check(t, b)
+}
+
 // A restore takes over the znodes and nothing else: what belongs to the ensemble stays, sessions and ephemerals of
 // either state are gone, and the zxid leaps above both (D10).
 func TestRestoreOfTheState(t *testing.T) {

@@ -85,10 +85,7 @@ func picture(t *testing.T, v *View) seen {
 // Views that are read while writers go on show the tree as it was at their zxid, against a model of every zxid.
 func TestViewsAgainstModel(t *testing.T) {
 	ctx, m, s := alone(t, Config{})
-	rounds := 1500
-	if testing.Short() {
-		rounds = 300
-	}
+	rounds := Size(300, 1500, 50_000)
 	model := map[string]Znode{"/d": {Path: "/d"}}
 	history := map[Zxid]seen{} // of what was written at each zxid
 	var pictures []struct {

@@ -137,7 +137,7 @@ func FuzzMulti(f *testing.F) {
 // fuzzed is a server for whole connections.
 func fuzzed(f *testing.F) *Server {
 	f.Helper()
-	m, err := zk.Open(context.Background(), zk.Config{Logger: slog.New(slog.DiscardHandler)})
+	m, err := zk.Open(context.Background(), zk.Config{SessionTimeout: time.Second, MaxTimeout: time.Second, Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		f.Fatal(err)
 	}

@@ -110,10 +110,12 @@ func (c *Cache) Start(ctx context.Context) error {
 	c.mu.Unlock()
 	select {
 	case <-primed:
-		return c.Err()
 	case <-ctx.Done():
+	}
+	if ctx.Err() != nil {
 		return ended(ctx)
 	}
+	return c.Err()
 }
 
 func (c *Cache) over() error {

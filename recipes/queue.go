@@ -21,7 +21,8 @@ import (
 //
 // Layout Kazoo, which NewQueue sets, is that of kazoo's LockingQueue: PATH/entries/entry-PPP-SEQ, persistent, and
 // PATH/taken/ the same name, ephemeral, for each claim. Programs that use that recipe can take part; they know nothing
-// of delays and ids, and create the two directories only once: those of ours go when they have been empty for a while.
+// of delays and ids, and count on the two directories once they have seen them. Ours are containers, which go when they
+// have been empty for a while: who shares a queue with kazoo creates both before, persistent, as kazoo does.
 //
 // Layout Curator is that of Curator's DistributedQueue, DistributedPriorityQueue and DistributedIdQueue, CuratorDelay
 // that of its DistributedDelayQueue: PATH/queue-SEQ and the like, persistent, each with one or more items in Curator's

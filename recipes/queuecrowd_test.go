@@ -86,7 +86,7 @@ func TestQueueCrowd(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			few, many := cost(6, receivers), cost(size(1000, 300), receivers)
+			few, many := cost(6, receivers), cost(1000, receivers)
 			t.Logf("%d items: %+v with 6 consumers, %+v with many", items, few, many)
 			if many.watches > 6 || many.watches != few.watches { // two where the others of a member wait
 				t.Errorf("%d watches", many.watches)

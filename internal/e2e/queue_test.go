@@ -7,6 +7,7 @@ package e2e
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -21,13 +22,13 @@ import (
 	"github.com/seed-541fafe0/zk/wire"
 )
 
-// text is a codec that stores strings as they are, as the Java program does.
+// text is a codec that stores strings as they are, as the program does.
 type text struct{}
 
 func (text) Encode(s string) ([]byte, error) { return []byte(s), nil }
 func (text) Decode(b []byte) (string, error) { return string(b), nil }
 
-// peer is a Java program that works on the same queues with Curator.
+// peer is a program that works on the same queues with another library.
 type peer struct {
 	t     *testing.T
 	in    io.Writer
@@ -40,11 +41,11 @@ func (p *peer) line() string {
 	select {
 	case line, ok := <-p.lines:
 		if !ok {
-			p.t.Fatal("the Java program has ended")
+			p.t.Fatal("the program has ended")
 		}
 		return line
 	case <-time.After(time.Minute):
-		p.t.Fatal("the Java program says nothing")
+		p.t.Fatal("the program says nothing")
 	}
 	return ""
 }
@@ -77,24 +78,23 @@ func (p *peer) consumed(n int) (list []string) {
 	return list
 }
 
-// Curator's queues and ours on the same paths: what either puts the other receives, in all of Curator's variants.
-func TestSharedQueues(t *testing.T) {
-	path := javaClasses(t, "curator-client.jar", "curator-framework.jar", "curator-recipes.jar", "guava.jar")
-	cmd := java(t, "QueuePeer", path, "java/QueuePeer.java")
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
-	defer cancel()
+// shared opens a member in this process, and starts a program that works with it through its port.
+func shared(t *testing.T, cmd ...string) (context.Context, *zk.Member, *peer) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 3*time.Minute) // the program ends by itself
+	t.Cleanup(cancel)
 	m, err := zk.Open(ctx, zk.Config{ReapInterval: time.Second})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer m.Close()
+	t.Cleanup(func() { m.Close() })
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	port := &wire.Server{Member: m}
 	go port.Serve(l)
-	defer port.Close()
+	t.Cleanup(func() { port.Close() })
 
 	program := exec.CommandContext(ctx, cmd[0], append(cmd[1:], l.Addr().String())...)
 	stdin, err := program.StdinPipe()
@@ -117,47 +117,57 @@ func TestSharedQueues(t *testing.T) {
 			p.lines <- lines.Text()
 		}
 	}()
-	defer func() {
+	t.Cleanup(func() {
 		stdin.Close()
 		for range p.lines { // until it has ended
 		}
 		if err := program.Wait(); err != nil || t.Failed() {
-			t.Logf("the Java program: %v\n%s", err, complaints.String())
+			t.Logf("the program: %v\n%s", err, complaints.String())
 		}
-	}()
+	})
+	return ctx, m, p
+}
 
+type receiver interface {
+	Receive(context.Context) (*recipes.Message[string], error)
+}
+
+// receive receives and acknowledges n items.
+func receive(t *testing.T, ctx context.Context, q receiver, n int) (list []string) {
+	t.Helper()
+	for range n {
+		msg, err := q.Receive(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := msg.Ack(ctx); err != nil {
+			t.Fatal(err)
+		}
+		list = append(list, msg.Value)
+	}
+	return list
+}
+
+func done(t *testing.T, errs ...error) {
+	t.Helper()
+	if err := errors.Join(errs...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func same(t *testing.T, what string, got []string, want ...string) {
+	t.Helper()
+	if !slices.Equal(got, want) {
+		t.Errorf("%s: %q, want %q", what, got, want)
+	}
+}
+
+// Curator's queues and ours on the same paths: what either puts the other receives, in all of Curator's variants.
+func TestSharedQueuesCurator(t *testing.T) {
+	path := javaClasses(t, "curator-client.jar", "curator-framework.jar", "curator-recipes.jar", "guava.jar")
+	ctx, m, p := shared(t, java(t, "QueuePeer", path, "java/QueuePeer.java")...)
 	queue := func(path string, layout recipes.Layout) *recipes.Queue[string] {
 		return &recipes.Queue[string]{Session: m, Path: path, Layout: layout, Codec: text{}}
-	}
-	receive := func(q interface {
-		Receive(context.Context) (*recipes.Message[string], error)
-	}, n int) (list []string) {
-		t.Helper()
-		for range n {
-			msg, err := q.Receive(ctx)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := msg.Ack(ctx); err != nil {
-				t.Fatal(err)
-			}
-			list = append(list, msg.Value)
-		}
-		return list
-	}
-	put := func(errs ...error) {
-		t.Helper()
-		for _, err := range errs {
-			if err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-	same := func(what string, got []string, want ...string) {
-		t.Helper()
-		if !slices.Equal(got, want) {
-			t.Errorf("%s: %q, want %q", what, got, want)
-		}
 	}
 	gone := func(q *recipes.Queue[string]) {
 		t.Helper()
@@ -173,38 +183,38 @@ func TestSharedQueues(t *testing.T) {
 	p.does("put", "/plain", "a")
 	p.does("put", "/plain", "b", "c", "d")
 	p.does("put", "/plain", "e")
-	same("Curator's items", receive(plain, 5), "a", "b", "c", "d", "e")
+	same(t, "Curator's items", receive(t, ctx, plain, 5), "a", "b", "c", "d", "e")
 	time.Sleep(3 * time.Second) // the queue is empty, and reaped if it could be
 	p.does("consume", "/plain")
-	put(plain.Put(ctx, "1"), plain.PutAll(ctx, "2", "3"))
-	same("ours", p.consumed(3), "1", "2", "3")
+	done(t, plain.Put(ctx, "1"), plain.PutAll(ctx, "2", "3"))
+	same(t, "ours", p.consumed(3), "1", "2", "3")
 	gone(plain)
 
 	prio := queue("/prio", recipes.Curator)
 	for _, item := range [][2]any{{7, "seven"}, {-5, "minus five"}, {0, "zero"}, {-2147483648, "least"}, {2147483647, "most"}} {
 		p.does("priority", "/prio", item[0], strings.ReplaceAll(item[1].(string), " ", "-"))
 	}
-	same("Curator's priorities", receive(prio, 5), "least", "minus-five", "zero", "seven", "most")
-	put(prio.PutPriority(ctx, "late", 900), prio.PutPriority(ctx, "early", 3), prio.PutPriority(ctx, "next", 3))
+	same(t, "Curator's priorities", receive(t, ctx, prio, 5), "least", "minus-five", "zero", "seven", "most")
+	done(t, prio.PutPriority(ctx, "late", 900), prio.PutPriority(ctx, "early", 3), prio.PutPriority(ctx, "next", 3))
 	p.does("consume-priority", "/prio")
-	same("our priorities", p.consumed(3), "early", "next", "late")
+	same(t, "our priorities", p.consumed(3), "early", "next", "late")
 	gone(prio)
 
 	later := queue("/later", recipes.CuratorDelay)
 	now := time.Now()
 	p.does("delay", "/later", now.Add(1500*time.Millisecond).UnixMilli(), "second")
 	p.does("delay", "/later", 1, "first")
-	if got := receive(later, 1); got[0] != "first" {
+	if got := receive(t, ctx, later, 1); got[0] != "first" {
 		t.Errorf("%q is due", got)
 	}
-	same("when it is due", receive(later, 1), "second")
+	same(t, "when it is due", receive(t, ctx, later, 1), "second")
 	if took := time.Since(now); took < 1500*time.Millisecond {
 		t.Errorf("received after %v", took)
 	}
 	now = time.Now()
-	put(later.PutAfter(ctx, "y", 1500*time.Millisecond), later.PutAfter(ctx, "x", 700*time.Millisecond))
+	done(t, later.PutAfter(ctx, "y", 1500*time.Millisecond), later.PutAfter(ctx, "x", 700*time.Millisecond))
 	p.does("consume-delay", "/later")
-	same("ours, when they are due", p.consumed(2), "x", "y")
+	same(t, "ours, when they are due", p.consumed(2), "x", "y")
 	if took := time.Since(now); took < 1500*time.Millisecond {
 		t.Errorf("received after %v", took)
 	}
@@ -221,13 +231,13 @@ func TestSharedQueues(t *testing.T) {
 	if n, err := ids.Remove(ctx, "x/y"); n != 1 || err != nil {
 		t.Errorf("%d removed, %v", n, err)
 	}
-	same("Curator's ids", receive(ids, 2), "one", "four")
-	put(ids.PutID(ctx, "five", "b"), ids.PutID(ctx, "six", "a"), ids.PutID(ctx, "seven", "b"))
+	same(t, "Curator's ids", receive(t, ctx, ids, 2), "one", "four")
+	done(t, ids.PutID(ctx, "five", "b"), ids.PutID(ctx, "six", "a"), ids.PutID(ctx, "seven", "b"))
 	if n := p.does("remove", "/ids", "b"); n != "2" {
 		t.Errorf("Curator removed %s", n)
 	}
 	p.does("consume-id", "/ids")
-	same("our ids", p.consumed(1), "six")
+	same(t, "our ids", p.consumed(1), "six")
 	gone(ids)
 
 	shards := recipes.NewShardedQueue[string](m, "/shards")
@@ -240,16 +250,16 @@ func TestSharedQueues(t *testing.T) {
 	if n := p.does(append([]any{"shard", "/shards"}, items...)...); n < "2" {
 		t.Errorf("Curator made %s shards", n)
 	}
-	got := receive(shards, 12)
+	got := receive(t, ctx, shards, 12)
 	slices.Sort(got)
-	same("from Curator's shards", got, want...)
+	same(t, "from Curator's shards", got, want...)
 	for i := range 12 {
-		put(shards.Put(ctx, fmt.Sprint("s", i+10)))
+		done(t, shards.Put(ctx, fmt.Sprint("s", i+10)))
 	}
 	p.does("consume-shards", "/shards")
 	got = p.consumed(12)
 	slices.Sort(got)
-	same("from our shards", got, want...)
+	same(t, "from our shards", got, want...)
 	s, err := m.Session(ctx)
 	if err != nil {
 		t.Fatal(err)
@@ -257,4 +267,29 @@ func TestSharedQueues(t *testing.T) {
 	if names, _, err := s.Children(ctx, "/shards"); err != nil || len(names) < 2 || len(names) > 4 {
 		t.Errorf("shards %q, %v", names, err)
 	}
+}
+
+// kazoo's LockingQueue and ours on the same path.
+func TestSharedQueuesKazoo(t *testing.T) {
+	needFiles(t, debianPython, "/usr/lib/python3/dist-packages/kazoo")
+	ctx, m, p := shared(t, debianPython, "-B", "kazoo/queue_peer.py")
+	q := recipes.NewQueue[string](m, "/queue")
+	q.Codec = text{}
+	p.does("len", "/queue") // creates the directories, to stay
+	p.does("put", "/queue", 100, "a", "b")
+	p.does("put", "/queue", 5, "urgent")
+	same(t, "kazoo's items", receive(t, ctx, q, 3), "urgent", "a", "b")
+	time.Sleep(3 * time.Second) // the queue is empty, and reaped if it could be
+	done(t, q.PutAll(ctx, "c", "d"), q.PutPriority(ctx, "e", 99), q.PutID(ctx, "f", "id"))
+	same(t, "ours", []string{p.does("get", "/queue"), p.does("consume", "/queue"), p.does("get", "/queue")}, "e", "True", "c")
+	// What kazoo has locked is not ours, and what we have claimed is not kazoo's.
+	msg, err := q.Receive(ctx)
+	done(t, err)
+	if msg.Value != "d" {
+		t.Errorf("received %q", msg.Value)
+	}
+	same(t, "given back", []string{p.does("release", "/queue"), p.does("get", "/queue")}, "True", "c")
+	same(t, "consumed", []string{p.does("consume", "/queue"), p.does("get", "/queue")}, "True", "f")
+	done(t, msg.Nack(ctx, 0))
+	same(t, "with an id", []string{p.does("consume", "/queue"), p.does("get", "/queue"), p.does("consume", "/queue"), p.does("len", "/queue")}, "True", "d", "True", "0")
 }

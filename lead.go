@@ -17,8 +17,8 @@ type leadership struct {
 	term  uint64
 	over  context.Context
 	end   context.CancelFunc
-	ended chan struct{}          // closed when its goroutine is gone
-	heir  atomic.Pointer[string] // to whom it is being handed over; nil: to nobody
+	ended chan struct{}        // closed when its goroutine is gone
+	heir  atomic.Pointer[heir] // who was to take over last; nil: nobody
 
 	mu        sync.Mutex // guards the fields below
 	deadlines map[SessionID]deadline
@@ -36,20 +36,30 @@ type deadline struct {
 // leading reports whether this member leads, as far as it knows.
 func (m *Member) leading() bool { return m.lead.Load() != nil }
 
-// leads reports whether this member leads another in a term, for the network: replication to it is worth waiting for.
-// While leadership is being handed to it raft wants to hear of failures.
+// leads reports whether this member leads another in a term, for the network: replication to it is worth waiting for. Not
+// to an heir, for raft wants to hear whether it can take over.
 func (m *Member) leads(id string, term uint64) bool {
-	return !m.booting() && m.raft.CurrentTerm() == term && m.raft.State() == raft.Leader && m.isServer(id) && !m.handing(id)
-}
-
-// handing reports whether leadership is being handed over to a member.
-func (m *Member) handing(id string) bool {
-	l := m.lead.Load()
-	if l == nil {
+	if m.booting() || m.raft.CurrentTerm() != term || m.raft.State() != raft.Leader || !m.isServer(id) {
 		return false
 	}
-	heir := l.heir.Load()
-	return heir != nil && *heir == id
+	l := m.lead.Load()
+	if l == nil {
+		return true
+	}
+	h := l.heir.Load()
+	return h == nil || h.id != id || time.Now().After(h.until)
+}
+
+// heir is a member that leadership is handed over to, which raft tries until then.
+type heir struct {
+	id    string
+	until time.Time
+}
+
+// handOver has raft hand leadership over. It takes no entries meanwhile.
+func (m *Member) handOver(l *leadership, id string) {
+	l.heir.Store(&heir{id, time.Now().Add(m.cfg.Election + lostTick)})
+	m.raft.LeadershipTransferToServer(raft.ServerID(id), raft.ServerAddress(id))
 }
 
 // follow watches leadership come and go. One goroutine; it owns m.lead, and lets one leadership end before the next

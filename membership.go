@@ -3,10 +3,12 @@
 package zk
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -330,26 +332,31 @@ func (m *Member) transfer(ctx context.Context, id string) error {
 	if id == m.cfg.ID {
 		return nil
 	}
+	heirs := []string{id}
 	if id == "" {
-		best := uint64(0)
-		for _, v := range m.voterIDs() {
-			if n := m.net.Matched(v); v != m.cfg.ID && (n > best || id == "") {
-				best, id = n, v
-			}
-		}
-		if id == "" {
+		heirs = slices.DeleteFunc(m.voterIDs(), func(v string) bool { return v == m.cfg.ID })
+		slices.SortStableFunc(heirs, func(v, w string) int { return cmp.Compare(m.net.Matched(w), m.net.Matched(v)) })
+		if len(heirs) == 0 {
 			return fmt.Errorf("%w: no other voter", ErrNoQuorumForConfig)
 		}
 	} else if !m.isVoter(id) {
 		return fmt.Errorf("%w: %q is not a voter", ErrBadArguments, id)
 	}
+	// While raft hands leadership over it takes no entries, so it is not asked to for the sake of who is not there.
+	var err error
+	for _, id = range heirs {
+		if err = m.reach(ctx, id); err == nil {
+			break
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("%w: %q does not answer: %w", ErrUnavailable, id, err)
+	}
 	l := m.lead.Load()
 	if l == nil {
 		return errNotLeader
 	}
-	l.heir.Store(&id)
-	defer l.heir.Store(nil)
-	m.raft.LeadershipTransferToServer(raft.ServerID(id), raft.ServerAddress(id))
+	m.handOver(l, id)
 	ctx, cancel := context.WithTimeout(ctx, 2*m.cfg.Election)
 	defer cancel()
 	select {
@@ -364,4 +371,12 @@ func (m *Member) transfer(ctx context.Context, id string) error {
 		}
 	}
 	return nil
+}
+
+// reach asks a member whether it is there.
+func (m *Member) reach(ctx context.Context, id string) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	_, err := m.ask(ctx, id, kindHello, nil)
+	return err
 }

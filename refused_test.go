@@ -36,11 +36,8 @@ func TestWriteDuringTransfer(t *testing.T) {
 
 		// The heir does not hear of it, and raft waits for the call to fail.
 		network.Hold("b")
-		short, end := context.WithTimeout(ctx, time.Second)
-		defer end()
 		began := time.Now()
-		moved := make(chan error, 1)
-		go func() { moved <- a.TransferLeadership(short, "b") }()
+		a.handOver(a.lead.Load(), "b")
 		time.Sleep(10 * time.Millisecond)
 		type result struct {
 			version int32
@@ -68,7 +65,7 @@ func TestWriteDuringTransfer(t *testing.T) {
 		if seen != 6 { // 1 and 2 of each
 			t.Errorf("versions add up to %d", seen)
 		}
-		if err := <-moved; err == nil {
+		if !a.leading() {
 			t.Error("leadership was handed over: this tests nothing")
 		}
 		for _, m := range writers {
@@ -115,5 +112,56 @@ func TestWhenRefused(t *testing.T) {
 			t.Errorf("a raft that is shut down says %v", err)
 		}
 		stop()
+	})
+}
+
+// Leadership is not handed to a member that is gone, and to try costs nobody anything. If it goes just then, the others
+// wait for no more than the time of an election, however often that happens: replication to that member, which waits
+// for it, ends first.
+func TestTransferToWhoIsGone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+		defer cancel()
+		network := memnet.New(1)
+		a, b, c := threeMembers(t, ctx, network)
+		network.Crash("b")
+		if err := b.Close(); err != nil {
+			t.Fatal(err)
+		}
+		s, err := c.Session(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		writes := func(bound time.Duration) {
+			t.Helper()
+			began := time.Now()
+			if _, err := s.Create(ctx, "/x-", nil, Sequential); err != nil {
+				t.Fatal(err)
+			}
+			if took := time.Since(began); took > bound {
+				t.Errorf("a write took %v", took)
+			}
+		}
+		writes(0)
+		time.Sleep(time.Minute)
+		for range 3 {
+			short, end := context.WithTimeout(ctx, 10*time.Millisecond)
+			if err := a.TransferLeadership(short, "b"); !errors.Is(err, ErrUnavailable) {
+				t.Errorf("to hand over to a member that is gone: %v", err)
+			}
+			end()
+			writes(0)
+		}
+		for range 3 {
+			a.handOver(a.lead.Load(), "b")
+			writes(a.cfg.Election + 2*backoff(10))
+			time.Sleep(time.Minute)
+		}
+		if err := a.TransferLeadership(ctx, ""); err != nil { // not to b, which is the first
+			t.Fatal(err)
+		}
+		if l := a.RoleInfo().Leader; l != "c" {
+			t.Errorf("%q leads", l)
+		}
 	})
 }

@@ -27,7 +27,8 @@ import (
 //
 // The right is one by the clock: Lost is closed when its time is over, by the ensemble's time as far as this member knows
 // it and by the local clock since the lease was asked for, whichever is first. It is not bound to the session's lease: a
-// member that is cut off keeps it to its end. A right that is paused past its end goes on until it looks: effects inside
+// member that is cut off keeps it to its end; that somebody took it by force, or under the same name, is seen as long as
+// Session gives a session that is alive. A right that is paused past its end goes on until it looks: effects inside
 // the tree belong into a transaction with Held.Guard, effects outside of it carry Held.Token. Revoke is not for it.
 type TimedLease struct {
 	noCopy noCopy
@@ -264,7 +265,9 @@ func (t *TimedLease) grant(c contender, end time.Time, left time.Duration) *time
 		return last.quit()
 	}
 	context.AfterFunc(ctx, r.vacate)
-	go c.guarded(ctx, t.Holder, cancel)
+	go eachSession(ctx, t.Session, "timed lease", c.path, func(s *zk.Session) error {
+		return contender{s: s, path: c.path, token: c.token}.stands(ctx, t.Holder, cancel)
+	})
 	g.held = &Held{right: r}
 	return g
 }
@@ -281,20 +284,21 @@ func (g *timed) extend(end time.Time, left time.Duration) bool {
 	return true
 }
 
-// guarded ends a right whose znode somebody else deletes, replaces, or writes another holder into.
-func (c *contender) guarded(ctx context.Context, holder string, lose context.CancelCauseFunc) {
+// stands ends a right whose znode somebody else deletes, replaces, or writes another holder into. The error says why it
+// cannot see that any more.
+func (c contender) stands(ctx context.Context, holder string, lose context.CancelCauseFunc) error {
 	for {
 		data, st, changed, err := c.s.GetW(ctx, c.path)
 		var now tenure
 		switch {
 		case errors.Is(err, zk.ErrNoNode) || err == nil && zk.Token(st.Czxid) != c.token:
 			lose(zk.ErrNoNode)
-			return
-		case err != nil: // nothing more can be seen
-			return
+			return nil
+		case err != nil:
+			return err
 		case json.Unmarshal(data, &now) != nil || now.Holder != holder:
 			lose(ErrMismatch)
-			return
+			return nil
 		}
 		<-changed // closed at the latest with ctx
 	}

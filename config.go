@@ -55,7 +55,7 @@ type Config struct {
 	Election  time.Duration // raft's election timeout; default 1 s, at least 500 ms
 
 	MaxValueSize    int // bytes; default 1 MiB, at most 1.5 MiB
-	MaxTxnOps       int // steps of a transaction; default 1024
+	MaxTxnOps       int // steps of Session.Txn; default 1024
 	MaxQueuedWrites int // requests that wait on this member; default 65,536
 	MaxQueuedBytes  int // of those; default 64 MiB
 	WatchBuffer     int // events a watch holds before it overflows; default 128

@@ -26,13 +26,14 @@ type fsm struct {
 	stop        <-chan struct{}              // closed when the member stops
 	persisted   atomic.Pointer[SnapshotInfo] // the last snapshot written, or begun
 
+	failed error // belongs to raft's goroutine
+
 	mu      sync.RWMutex // guards the fields below
 	st      *state
 	index   uint64    // of the last log entry applied
 	term    uint64    // of that entry
 	stamped time.Time // when st.now was last raised
 	live    map[SessionID]*live
-	failed  error
 	checks  [4]checkpoint // the newest last
 	moved   chan struct{} // closed when the state has moved on; nil while nobody waits
 }
@@ -233,6 +234,9 @@ func (f *fsm) checkpoint() checkpoint {
 	return f.checks[len(f.checks)-1]
 }
 
+// changesKept bounds the room for changes that stays when they have been told: one deletion may make 200,000.
+const changesKept = 16 * chunk
+
 // carryOutLocked performs the effects of what was applied: events first, then the end of sessions.
 func (f *fsm) carryOutLocked(zxid Zxid) {
 	if old := f.st.replaced; old != nil {
@@ -242,6 +246,9 @@ func (f *fsm) carryOutLocked(zxid Zxid) {
 	}
 	for _, c := range f.st.changes {
 		f.watches.fire(c, zxid)
+	}
+	if clear(f.st.changes); cap(f.st.changes) > changesKept {
+		f.st.changes = nil
 	}
 	f.st.changes = f.st.changes[:0]
 	if f.st.overSoft != "" {

@@ -53,7 +53,7 @@ func (m *Member) Attach(ctx context.Context, id SessionID, password []byte, cfg 
 	if out.code != 0 {
 		return nil, &Error{Op: "attach", Code: out.code}
 	}
-	return m.adopt(out.id, out.zxid, cfg, string(password), ids, sent)
+	return m.adopt("attach", out.id, out.zxid, cfg, string(password), ids, sent)
 }
 
 // Detach lets go of the session without closing it: it lives on until its timeout, and may be attached again, here

@@ -93,7 +93,8 @@ func (*noCopy) Unlock() {}
 
 // Session is a liveness unit on a member. It owns ephemerals and watches, and it orders operations: sequential
 // calls take effect in order, and a session sees its own writes (P4, P7). Sessions are cheap, have no goroutine of
-// their own, and are safe for concurrent use. A session ends with its member's process.
+// their own, and are safe for concurrent use. A session ends with its member's process, unless a listener attaches it
+// elsewhere in time.
 type Session struct {
 	noCopy noCopy
 	*live

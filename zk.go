@@ -203,7 +203,7 @@ func (m *Member) NewSession(ctx context.Context, cfg SessionConfig) (*Session, e
 	if out.code != 0 {
 		return nil, &Error{Op: "new session", Code: out.code}
 	}
-	return m.adopt(out.id, out.zxid, cfg, password, ids, sent)
+	return m.adopt("new session", out.id, out.zxid, cfg, password, ids, sent)
 }
 
 // negotiate checks what is asked of a session and fills it in (SS-4).
@@ -226,7 +226,7 @@ func randomPassword() string {
 }
 
 // adopt makes the handle of a session that the state has.
-func (m *Member) adopt(id SessionID, mark Zxid, cfg SessionConfig, password string, ids []Identity, sent time.Time) (*Session, error) {
+func (m *Member) adopt(op string, id SessionID, mark Zxid, cfg SessionConfig, password string, ids []Identity, sent time.Time) (*Session, error) {
 	l := newLive(m, id, mark, cfg, sent)
 	l.password = password
 	l.ids.Store(&ids)
@@ -239,7 +239,7 @@ func (m *Member) adopt(id SessionID, mark Zxid, cfg SessionConfig, password stri
 	}
 	m.fsm.mu.Unlock()
 	if !ok {
-		return nil, &Error{Op: "new session", Code: ErrSessionExpired}
+		return nil, &Error{Op: op, Code: ErrSessionExpired}
 	}
 	l.start()
 	if m.running("") != nil { // it was opened while the member was closing

@@ -33,7 +33,8 @@ type ack struct {
 	err  error
 }
 
-// Redelivered reports whether the item was claimed before, by a consumer that did not acknowledge it.
+// Redelivered reports whether the item was claimed before, by a consumer that did not acknowledge it. Claims of kazoo's
+// and Curator's consumers leave no trace and are not counted.
 func (m *Message[T]) Redelivered() bool { return m.again }
 
 // Ack removes the item for good. Errors: ErrLost if the claim was lost, so that the item is, or will be, received again;

@@ -107,7 +107,7 @@ func (m *Semaphore) TryAcquire(ctx context.Context) (*Held, error) {
 			return nil, explain(ctx, err)
 		}
 		if t.waiting > 0 {
-			return m.tryInLine(ctx, s, t)
+			return m.tryInLine(ctx, s)
 		}
 		c, err := m.enterFree(ctx, s, t, 1)
 		switch {
@@ -130,12 +130,13 @@ func (m *Semaphore) TryAcquire(ctx context.Context) (*Held, error) {
 }
 
 // tryInLine tries where there is somebody, or something, in PATH/locks.
-func (m *Semaphore) tryInLine(ctx context.Context, s *zk.Session, t terms) (*Held, error) {
+func (m *Semaphore) tryInLine(ctx context.Context, s *zk.Session) (*Held, error) {
 	c, err := m.line().try(ctx, s, m.locks(), m.waiter(s))
 	if err != nil {
 		return nil, err
 	}
-	if t, err = m.terms(ctx, s); err == nil {
+	t, err := m.terms(ctx, s)
+	if err == nil {
 		lease, err := m.enterFirst(ctx, c, t, 1)
 		if err == nil && lease != nil {
 			r, err := lease.take(ctx)

@@ -1,13 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package recipes coordinates goroutines, in one process or in all processes of an ensemble, on top of package zk:
-// [Lock], [Barrier], [DoubleBarrier] and [Queue].
+// Package recipes coordinates goroutines, in one process or in all processes of an ensemble, on top of package zk.
+//
+//   - Only one at a time, or only so many: [Lock], [RWLock], [LockAll], [Semaphore]; for a time, whatever happens: [TimedLease].
+//   - One of many, and who it is: [Election].
+//   - All together: [Barrier], [DoubleBarrier], [Latch].
+//   - Shared data: [Counter], [Value], [Cache], and transactions that read before they write: [Atomically].
+//   - Work for whoever has time: [Queue], [ShardedQueue].
 //
 // A recipe is a struct with exported fields for its options and a constructor that takes what is required. The first
 // argument is a [zk.SessionSource]: with a *zk.Member each call uses the member's live shared session, so that the
 // recipe goes on working after an expiry; with a *zk.Session it is bound to that one. Options are set before the first
-// call and not changed afterwards. All methods are safe for concurrent use, and no recipe has a goroutine of its own:
-// what runs in the background is the removal of a znode whose owner is done with it.
+// call and not changed afterwards. All methods are safe for concurrent use. No recipe keeps a goroutine but where its comment
+// says so; what runs in the background is the removal of znodes whose owner is done with them.
 //
 // # Rights
 //

@@ -145,22 +145,30 @@ func (e *ensemble) killLeader(ctx context.Context) (string, error) {
 	return s.addr, nil
 }
 
-// mode asks a server what it is; "" if it does not serve.
-func (s *server) mode() string {
+// word sends a four-letter word.
+func (s *server) word(word string) string {
 	c, err := net.DialTimeout("tcp", s.addr, time.Second)
 	if err != nil {
 		return ""
 	}
 	defer c.Close()
 	c.SetDeadline(time.Now().Add(5 * time.Second))
-	if _, err := io.WriteString(c, "srvr"); err != nil {
+	if _, err := io.WriteString(c, word); err != nil {
 		return ""
 	}
 	b, _ := io.ReadAll(c)
-	_, mode, _ := strings.Cut(string(b), "\nMode: ")
+	return string(b)
+}
+
+// mode asks a server what it is; "" if it does not serve.
+func (s *server) mode() string {
+	_, mode, _ := strings.Cut(s.word("srvr"), "\nMode: ")
 	mode, _, _ = strings.Cut(mode, "\n")
 	return mode
 }
+
+// sessions counts the connections of clients, without those that only sent a word.
+func (s *server) sessions() int { return strings.Count(s.word("cons"), "sid=0x") }
 
 // apacheServers describes three servers of Debian's ZooKeeper.
 func apacheServers(t *testing.T) []*server {

@@ -77,6 +77,7 @@ func (r *run) serves() {
 			return err
 		})
 	}
+	r.lets(each, ctx)
 	for path := range queuePaths {
 		each("queue", func(n int, s *zk.Session) error {
 			q := r.queue(path, s)

@@ -109,7 +109,7 @@ func (r *run) leave() {
 	for name, text := range map[string]string{
 		"record": r.h.text(), "registers": r.registers.text(), "bank": r.bank.text(), "lock": r.locks.h.text(),
 		"queue": r.queues.h.text(), "barrier": r.barrier.text(), "rooms": fmt.Sprintf("%+v\n", r.rooms.visits()),
-		"sessions": fmt.Sprintf("%+v\n", r.lives.list()),
+		"sessions": fmt.Sprintf("%+v\n", r.lives.list()), "stays": fmt.Sprintf("%+v\n", r.stays.stays()),
 	} {
 		if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("%s-%d.txt", name, r.seed)), []byte(text), 0o644); err != nil {
 			r.t.Log(err)

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/seed-541fafe0/zk"
+	"github.com/seed-541fafe0/zk/recipes"
 	"github.com/seed-541fafe0/zk/zktest"
 	"go.uber.org/goleak"
 )
@@ -92,6 +93,7 @@ type run struct {
 	registers, bank, barrier *history
 	locks                    *lockCheck
 	queues                   *queueCheck
+	stays                    *stayCheck
 	rooms                    *roomCheck
 	lives                    *lifeCheck
 	stamps                   *stampCheck
@@ -104,6 +106,7 @@ func simulate(t *testing.T, sh shape) {
 	r := &run{
 		shape: sh, t: t, h: newHistory(), settle: 2*longestLife*sh.timeout + 2*time.Second, clocks: newClocks(sh.seed), leaving: map[int]bool{},
 		registers: newHistory(), bank: newHistory(), barrier: newHistory(), locks: &lockCheck{h: newHistory(), holds: map[*hold]struct{}{}},
+		stays: &stayCheck{h: newHistory(), open: map[*recipes.Held]*stay{}},
 		rooms: &roomCheck{h: newHistory()}, lives: newLifeCheck(), stamps: newStampCheck(), digests: newDigestCheck(), mirrors: map[int][]*mirror{},
 	}
 	anybody := rand.New(rand.NewPCG(sh.seed, 4))
@@ -145,7 +148,7 @@ func simulate(t *testing.T, sh shape) {
 		work    func(client int, random *rand.Rand)
 	}{
 		{6, r.registerClient}, {3, r.bankClient}, {4, r.lockClient}, {4, r.queueClient}, {3, r.barrierClient}, {5, r.roomClient},
-		{3, r.sessionClient}, {2, r.mortalClient}, {3, r.onceClient}, {3, r.treeClient},
+		{3, r.sessionClient}, {2, r.mortalClient}, {3, r.onceClient}, {3, r.treeClient}, {4, r.rwClient}, {4, r.semaphoreClient},
 	} {
 		for client := range w.clients {
 			r.work.Go(func() { w.work(client, rand.New(rand.NewPCG(sh.seed, uint64(100*(i+1)+client)))) })
@@ -160,6 +163,7 @@ func simulate(t *testing.T, sh shape) {
 		r.watch.Go(func() { r.mourn(whole, i) })
 	}
 	r.watch.Go(func() { r.sample(whole) })
+	r.watch.Go(func() { r.count(whole) })
 	n := newNemesis(r, sh.seed)
 	if err := n.run(faults); err != nil {
 		t.Error(err)
@@ -360,13 +364,13 @@ func (r *run) check() {
 		}
 	}
 	lives := r.lives.list()
-	for _, err := range []error{early(lives), buried(lives, alive), r.stamps.check(), r.numbers.check(), misled(r.rooms.visits(), roomSize)} {
+	for _, err := range []error{early(lives), buried(lives, alive), r.stamps.check(), r.numbers.check(), misled(r.rooms.visits(), roomSize), together(r.stays.stays(), mostUnits)} {
 		if err != nil {
 			r.t.Error(err)
 		}
 	}
-	r.t.Logf("operations: registers %d, bank %d, locks %d, queues %d, barrier %d, double barrier %d; %d sessions, %d numbers, %d stamps, %d digests compared",
-		len(r.registers.ops), len(r.bank.ops), len(r.locks.h.ops), len(r.queues.h.ops), len(r.barrier.ops), len(r.rooms.list), len(lives), len(r.numbers.list), len(r.stamps.seen), r.digests.compared)
+	r.t.Logf("operations: registers %d, bank %d, locks %d, read-write locks and semaphores %d, queues %d, barrier %d, double barrier %d; %d sessions, %d numbers, %d stamps, %d digests compared",
+		len(r.registers.ops), len(r.bank.ops), len(r.locks.h.ops), len(r.stays.stays()), len(r.queues.h.ops), len(r.barrier.ops), len(r.rooms.list), len(lives), len(r.numbers.list), len(r.stamps.seen), r.digests.compared)
 	r.linearizable("registers", registers, r.registers)
 	r.linearizable("bank", transfers, r.bank)
 	r.linearizable("lock", locking, r.locks.h)

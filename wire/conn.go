@@ -69,7 +69,6 @@ type conn struct {
 
 	mu       sync.Mutex // guards the fields below
 	queue    queue
-	reads    int  // in the queue
 	flying   int  // writes handed over and not answered
 	waiting  bool // the first goroutine waits for room
 	draining bool // no request is read any more
@@ -212,11 +211,8 @@ func (c *conn) push(r *request) error {
 		}
 	}
 	s.stats.outstanding.Add(1)
-	if r.kind == kindRead {
-		c.reads++
-	}
 	c.queue.push(r)
-	if r.kind == kindWrite && c.reads == 0 {
+	if r.kind == kindWrite {
 		c.submitLocked()
 	}
 	c.mu.Unlock()
@@ -263,7 +259,6 @@ func (c *conn) pop() {
 	r := c.queue.pop()
 	switch r.kind {
 	case kindRead:
-		c.reads--
 		c.submitLocked()
 	case kindWrite:
 		if c.flying--; c.flying == maxFlying/2 || c.flying == 0 {

@@ -182,8 +182,12 @@ func TestNoQuorum(t *testing.T) {
 		for i := range 3 {
 			e.Isolate(i)
 		}
+		began := time.Now()
 		c.ended()
 		d.ended()
+		if took := time.Since(began); took > 6*time.Second { // before the sessions' timeout, which closes them too
+			t.Errorf("it took %v", took)
+		}
 		n := e.dial(0)
 		if n.connect(connectRequest{timeout: 10_000, hasRO: true}) {
 			t.Error("a session without a quorum")
@@ -306,25 +310,52 @@ func TestSilence(t *testing.T) {
 	})
 }
 
-// A session that an operator ends, and one whose member cannot reach the leader (D28, D29).
+// A session that an operator ends is not confirmed any more: its client is cut off before its ephemerals go, and cannot
+// come back (D28, D29).
 func TestKilled(t *testing.T) {
 	bubble(t, 1, zktest.Config{}, nil, func(t *testing.T, e *ensemble) {
-		c := e.open(0)
+		c, o := e.open(0), e.open(0)
+		c.want(0, opCreate, createBody("/e", "", 1))
+		o.want(0, opExists, pathWatch("/e", true))
 		must(t, e.Member(0).KillSession(e.ctx, zk.SessionID(c.session)))
-		began := time.Now()
-		for time.Since(began) < time.Minute {
-			time.Sleep(time.Second)
-			c.nc.Write([]byte{0, 0, 0, 8, 0xff, 0xff, 0xff, 0xfe, 0, 0, 0, 11})
+		ping := []byte{0, 0, 0, 8, 0xff, 0xff, 0xff, 0xfe, 0, 0, 0, 11}
+		for b := []byte{}; b != nil; b = c.receive() {
+			time.Sleep(500 * time.Millisecond)
+			c.nc.Write(ping)
+			o.want(0, opPing, nil)
 		}
-		for b := c.receive(); b != nil; b = c.receive() {
-			if (&decoder{b: b}).int() != xidPing {
-				t.Errorf("%x", b)
-			}
-		}
+		o.want(0, opExists, pathWatch("/e", false))
 		d := e.dial(0)
 		if !d.connect(connectRequest{timeout: 10_000, session: c.session, password: c.password, hasRO: true}) || d.session != 0 {
 			t.Error("a killed session was attached")
 		}
+		for range 40 {
+			time.Sleep(time.Second)
+			o.want(0, opPing, nil)
+		}
+		if got := o.heard(); got != "2:/e" {
+			t.Errorf("events %q", got)
+		}
+	})
+}
+
+// A member that hears its leader and is not heard by it cannot keep sessions: its clients go elsewhere (D29).
+func TestUnheard(t *testing.T) {
+	bubble(t, 3, zktest.Config{}, nil, func(t *testing.T, e *ensemble) {
+		l := e.leader()
+		f := (l + 1) % 3
+		c := e.open(f)
+		e.Network().Cut(zktest.Name(f), zktest.Name(l))
+		began := time.Now()
+		for b := []byte{}; b != nil && time.Since(began) < time.Minute; b = c.receive() {
+			time.Sleep(500 * time.Millisecond)
+			c.nc.Write([]byte{0, 0, 0, 8, 0xff, 0xff, 0xff, 0xfe, 0, 0, 0, 11})
+		}
+		if took := time.Since(began); took > 12*time.Second {
+			t.Errorf("it took %v", took)
+		}
+		e.Heal()
+		e.attach((l+2)%3, c, 0)
 	})
 }
 

@@ -158,7 +158,15 @@ func TestIdleConnections(t *testing.T) {
 	m := member(t, zk.Config{})
 	s := &Server{Member: m, Limits: Limits{PerAddress: -1}}
 	addr := serve(t, s)
-	c := open(t, addr)
+	patient := func() *raw {
+		c := dial(t, addr)
+		c.nc.SetDeadline(time.Now().Add(10 * time.Minute))
+		if !c.connect(connectRequest{timeout: 120_000, hasRO: true}) {
+			t.Fatal("closed instead of a session")
+		}
+		return c
+	}
+	c := patient()
 	c.do("+/x")
 	latency := func() time.Duration {
 		best := time.Hour // of several: other programs run too
@@ -182,7 +190,7 @@ func TestIdleConnections(t *testing.T) {
 	n := *idleConnections
 	idle := make([]*raw, n)
 	for i := range idle {
-		idle[i] = open(t, addr)
+		idle[i] = patient()
 		idle[i].want(0, opSetData, setBody("/x", "", -1)) // none has been idle for ever
 		idle[i].want(0, opGetData, pathWatch("/x", false))
 	}

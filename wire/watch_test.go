@@ -188,8 +188,11 @@ func TestEventOrder(t *testing.T) {
 	write := func(c *raw, p string, read bool) {
 		for i := range int32(n) {
 			f := append(requestHeader{i, opSetData}.append(nil), setBody(p, "", -1)...)
-			if read && i%3 == 0 {
+			if read && i%16 == 3 {
 				f = append(requestHeader{i, opGetData}.append(nil), pathWatch("/r", false)...)
+			}
+			if read && i%4 == 1 {
+				f = requestHeader{i, opPing}.append(nil)
 			}
 			c.nc.Write(append(appendInt(nil, int32(len(f))), f...))
 		}
@@ -201,7 +204,7 @@ func TestEventOrder(t *testing.T) {
 			b.receive()
 		}
 	}()
-	events, last, version := int32(0), int64(0), int32(0)
+	events, last, heard, version := int32(0), int64(0), int64(0), int32(0)
 	for answers := int32(0); answers < n; {
 		p := reply{decoder: decoder{b: a.receive()}}
 		p.replyHeader.decode(&p.decoder)
@@ -214,15 +217,21 @@ func TestEventOrder(t *testing.T) {
 			if e.decode(&p.decoder); e.path == "/r" {
 				events++
 			}
+			heard = p.zxid
 			continue
 		}
-		if p.xid != answers || p.code != 0 {
-			t.Fatalf("answer %d: xid %d, code %d", answers, p.xid, p.code)
-		}
-		if p.xid%3 == 0 {
+		switch i := answers; {
+		case p.code != 0 || p.xid != i && !(i%4 == 1 && p.xid == xidPing):
+			t.Fatalf("answer %d: xid %d, code %d", i, p.xid, p.code)
+		case i%4 == 1:
+		case i%16 == 3:
 			p.buffer()
 			if version = p.stat().Version; version > events {
 				t.Fatalf("version %d was read after %d events", version, events)
+			}
+		default:
+			if own := int64(p.stat().Mzxid); own < heard {
+				t.Fatalf("the answer of %d came after an event of %d", own, heard)
 			}
 		}
 		answers++

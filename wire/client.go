@@ -7,6 +7,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"iter"
 	"log/slog"
 	"math/rand/v2"
@@ -137,9 +138,12 @@ func Dial(ctx context.Context, cfg ClientConfig) (*Client, error) {
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			last := c.lastFailure()
+			why := clientCause(ctx)
+			if last := c.lastFailure(); last != nil {
+				why = fmt.Errorf("%w; %w", why, last)
+			}
 			c.Detach()
-			return nil, &zk.Error{Op: "dial", Code: zk.ErrUnavailable, Err: errors.Join(clientCause(ctx), last)}
+			return nil, &zk.Error{Op: "dial", Code: zk.ErrUnavailable, Err: why}
 		}
 	}
 }

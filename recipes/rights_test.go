@@ -3,9 +3,11 @@
 package recipes_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
@@ -110,7 +112,7 @@ func (sc *scene) znodes(t *testing.T, ctx context.Context, i int) (list []zk.Zno
 	t.Helper()
 	must(t, sc.s[1].Sync(ctx))
 	must(t, sc.c.Member(sc.at[1]).View(ctx, func(v *zk.View) error {
-		for z, err := range v.Walk("/app") {
+		for z, err := range v.Walk("/") {
 			if err != nil {
 				return err
 			}
@@ -414,6 +416,32 @@ var rightReactions = []struct {
 		sc.c.Heal()
 		must(t, granted(t, next).Release(ctx)) // E8: it was the release that the snapshot brought
 	}},
+	{"restored from a backup", "both", func(t *testing.T, ctx context.Context, sc *scene, x exclusion) {
+		before := granted(t, start(ctx, x.holds(sc.s[1])))
+		must(t, sc.c.Quiesce(ctx))
+		var backup bytes.Buffer
+		_, err := sc.c.Member(sc.at[1]).Backup(ctx, &backup)
+		must(t, err)
+		next := sc.joins(t, ctx, 0, x.znodes[1], x.waits(sc.s[0]))
+		must(t, sc.c.Member(sc.at[2]).Restore(ctx, &backup))
+		wants(t, soon(t, "still waiting", next).err, zk.ErrSessionExpired) // all sessions end
+		soon(t, "not lost", before.Lost())
+		wants(t, before.Err(), recipes.ErrLost) // by its znode's end or its session's, whichever is heard of first
+		for _, s := range sc.s {
+			wants(t, soon(t, "still alive", start(ctx, x.waits(s))).err, zk.ErrSessionExpired)
+		}
+		s, err := sc.c.Member(sc.at[1]).Session(ctx)
+		must(t, err)
+		n := granted(t, start(ctx, x.holds(s))) // the backup's ephemerals do not come back: nobody is in the way
+		if n.Token() <= before.Token() {        // HELD-S2
+			t.Errorf("token %v after %v", n.Token(), before.Token())
+		}
+		_, err = s.Txn(ctx, before.Guards()...)
+		wants(t, err, zk.ErrGuard) // HELD-S3
+		must(t, before.Release(ctx))
+		must(t, n.Verify(ctx)) // HELD-S4
+		must(t, n.Release(ctx))
+	}},
 	{"whole ensemble restarts", "both", func(t *testing.T, ctx context.Context, sc *scene, x exclusion) {
 		granted(t, start(ctx, x.holds(sc.s[0])))
 		sc.joins(t, ctx, 1, x.znodes[1], x.waits(sc.s[1]))
@@ -527,6 +555,113 @@ func TestRightLostAnswers(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// rightFaults is what goes wrong while a call is under way. The first session is the victim; the third one's member leads.
+var rightFaults = map[string]func(t *testing.T, ctx context.Context, sc *scene, r *rand.Rand){
+	"delete a znode": func(t *testing.T, ctx context.Context, sc *scene, r *rand.Rand) {
+		if list := sc.znodes(t, ctx, 0); len(list) > 0 {
+			z := list[r.IntN(len(list))]
+			must(t, recipes.NewLock(sc.s[1], "/x").Break(ctx, recipes.Contender{Path: z.Path, Token: zk.Token(z.Stat.Czxid)}))
+		}
+	},
+}
+
+func init() {
+	for name, fault := range lockFaults {
+		if name != "delete its znode" {
+			rightFaults[name] = fault
+		}
+	}
+}
+
+// Whatever goes wrong at whatever step of whichever call: there is a right or an error, a right that was got is not valid
+// beside another, whoever waits is let in, and nothing is left (PEER-05, PEER-10, PEER-29).
+func TestRightFaults(t *testing.T) {
+	rounds := size(20, 3)
+	if testing.Short() {
+		rounds = 1
+	}
+	for _, x := range exclusions {
+		for name, fault := range rightFaults {
+			t.Run(x.name+"/"+name, func(t *testing.T) {
+				bubble(t, 3, zktest.Config{Base: zk.Config{SessionTimeout: 3 * time.Second}}, func(t *testing.T, ctx context.Context, c *zktest.Cluster) {
+					operator := strings.HasPrefix(name, "delete")
+					for round := range 4 * rounds {
+						what := []string{"hold", "wait", "wait for who leaves", "release"}[round%4]
+						r := rand.New(rand.NewPCG(uint64(round), uint64(len(name)+100*len(x.name))))
+						at := follower(t, ctx, c)
+						sc := &scene{c: c, at: [3]int{at, (at + 1) % 3, (at + 2) % 3}}
+						if leader(t, ctx, c) == sc.at[1] {
+							sc.at[1], sc.at[2] = sc.at[2], sc.at[1]
+						}
+						for i := range sc.s {
+							s, err := c.Member(sc.at[min(i, 1)]).NewSession(ctx, zk.SessionConfig{Timeout: time.Duration(min(i, 1)) * time.Minute})
+							must(t, err)
+							sc.s[i] = s
+						}
+						var rival, mine *recipes.Held
+						call := x.holds(sc.s[0])
+						switch what {
+						case "wait", "wait for who leaves":
+							call, rival = x.waits(sc.s[0]), granted(t, start(ctx, x.holds(sc.s[1])))
+						case "release":
+							mine = granted(t, start(ctx, x.holds(sc.s[0])))
+							call = func(ctx context.Context) (*recipes.Held, error) { return nil, mine.Release(ctx) }
+						}
+						must(t, c.Quiesce(ctx))
+						c.Network().Latency(0, 3*time.Millisecond)
+						some, cancel := context.WithCancel(ctx)
+						done := start(some, call)
+						time.Sleep(time.Duration(r.IntN(15000)) * time.Microsecond)
+						if what == "wait for who leaves" { // at any step
+							left := start(ctx, func(ctx context.Context) (*recipes.Held, error) { return nil, rival.Release(ctx) })
+							time.Sleep(time.Duration(r.IntN(15000)) * time.Microsecond)
+							defer func() { must(t, soon(t, "not released", left).err) }()
+						}
+						if fault == nil {
+							cancel()
+						} else {
+							fault(t, ctx, sc, r)
+						}
+						c.Heal()
+						if rival != nil {
+							must(t, rival.Release(ctx))
+						}
+						a := soon(t, what+" hangs", done)
+						cancel()
+						if what != "release" && (a.h == nil) == (a.err == nil) { // PEER-10
+							t.Fatalf("%v and %v", a.h, a.err)
+						}
+						if err := a.err; err != nil && !errors.Is(err, context.Canceled) && !errors.Is(err, zk.ErrSessionExpired) &&
+							!(operator && (errors.Is(err, recipes.ErrBroken) || errors.Is(err, recipes.ErrLost))) {
+							t.Errorf("%s: %v", what, err)
+						}
+						if mine != nil && mine.Valid() { // HELD-S5
+							t.Error("released and valid")
+						}
+						must(t, c.Quiesce(ctx))
+						if a.h != nil && a.h.Valid() {
+							must(t, a.h.Verify(ctx))
+						}
+						next := start(ctx, x.waits(sc.s[1]))
+						if a.h != nil {
+							if a.h.Valid() && what == "hold" {
+								waiting(t, next) // HELD-S1
+							}
+							must(t, a.h.Release(ctx))
+						}
+						must(t, granted(t, next).Release(ctx)) // PEER-29
+						for _, s := range sc.s {
+							must(t, s.Close())
+						}
+						must(t, c.Quiesce(ctx))
+					}
+					residue(t, ctx, c, "/")
+				})
+			})
+		}
 	}
 }
 

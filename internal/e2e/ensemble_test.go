@@ -25,6 +25,7 @@ const bound = 60 * time.Second
 // ensemble is three servers, each a process.
 type ensemble struct {
 	members []*server
+	peers   []string // addresses of zk's members for each other
 }
 
 // server is one of them, alive or killed.
@@ -40,7 +41,7 @@ func open(t *testing.T) *ensemble {
 	e := &ensemble{}
 	switch *against {
 	case "zk":
-		e.members = zkServers(t)
+		e.members, e.peers = zkServers(t)
 	case "apache":
 		e.members = apacheServers(t)
 	default:

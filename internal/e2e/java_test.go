@@ -14,7 +14,7 @@ import (
 // jarDir is where Debian's packages put jars.
 const jarDir = "/usr/share/java"
 
-// javaClasses compiles java/*.java and returns the class path that runs them.
+// javaClasses is the class path of ZooKeeper's client, its logging, and further jars.
 func javaClasses(t *testing.T, jars ...string) string {
 	t.Helper()
 	needFiles(t, "java", "javac")
@@ -45,14 +45,20 @@ func TestJava(t *testing.T) {
 	suite(t, e, "every call of the API, all kinds of watches, multi and multiRead, ACLs, sessions, kill of the leader", cmd[0], append(cmd[1:], e.connect())...)
 }
 
-func TestCurator(t *testing.T) {
-	path := javaClasses(t, "curator-client.jar", "curator-framework.jar", "curator-recipes.jar", "curator-x-discovery.jar", "guava.jar",
+// curatorPath is the class path of programs that use Curator, and Curator's version.
+func curatorPath(t *testing.T) (path, version string) {
+	t.Helper()
+	path = javaClasses(t, "curator-client.jar", "curator-framework.jar", "curator-recipes.jar", "curator-x-discovery.jar", "guava.jar",
 		"jackson-core.jar", "jackson-databind.jar", "jackson-annotations.jar")
 	named, err := filepath.Glob(filepath.Join(jarDir, "curator-recipes-*.jar"))
 	if err != nil || len(named) != 1 {
 		t.Fatalf("which version of Curator: %v, %v", named, err)
 	}
-	version := strings.TrimSuffix(strings.TrimPrefix(filepath.Base(named[0]), "curator-recipes-"), ".jar")
+	return path, strings.TrimSuffix(strings.TrimPrefix(filepath.Base(named[0]), "curator-recipes-"), ".jar")
+}
+
+func TestCurator(t *testing.T) {
+	path, version := curatorPath(t)
 	cmd := java(t, "CuratorSuite", path, "java/Suite.java", "java/CuratorSuite.java")
 	e := open(t)
 	suite(t, e, "framework and all recipes, service discovery, kill of the leader", cmd[0], append(cmd[1:], e.connect(), version)...)

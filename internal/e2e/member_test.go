@@ -64,20 +64,20 @@ func serveMember(text string, in io.Reader) error {
 	return nil
 }
 
-// zkServers describes three members of one ensemble, each a process of this test binary.
-func zkServers(t *testing.T) []*server {
+// zkServers describes three members of one ensemble, each a process of this test binary, and where they reach each other.
+func zkServers(t *testing.T) (list []*server, addrs []string) {
 	t.Helper()
 	const n = 3
 	var peers []zk.Peer
 	for i := range n {
 		peers = append(peers, zk.Peer{ID: fmt.Sprintf("m%d", i+1), Addr: loopback(freePort(t)), Voter: true})
+		addrs = append(addrs, peers[i].Addr)
 	}
-	var list []*server
 	for i := range n {
 		spec := memberSpec{ID: peers[i].ID, Dir: filepath.Join(t.TempDir(), peers[i].ID), Peers: peers, Client: loopback(freePort(t))}
 		list = append(list, &server{addr: spec.Client, run: func(ctx context.Context) (func(), error) { return runMember(ctx, t, spec) }})
 	}
-	return list
+	return list, addrs
 }
 
 func loopback(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }

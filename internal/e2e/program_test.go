@@ -21,8 +21,14 @@ import (
 // programBound is how long a suite may run.
 const programBound = 4 * time.Minute
 
-// suite runs a program as doc.go says; each of its cases becomes a subtest.
+// suite runs a program that is one line of the table.
 func suite(t *testing.T, e *ensemble, what, name string, args ...string) {
+	t.Helper()
+	program(t, e, newRow(what), name, args...)
+}
+
+// program runs a program as doc.go says, and counts in row; each of its cases becomes a subtest.
+func program(t *testing.T, e *ensemble, row *row, name string, args ...string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), programBound)
 	defer cancel()
@@ -42,7 +48,6 @@ func suite(t *testing.T, e *ensemble, what, name string, args ...string) {
 	if err := start(cmd); err != nil {
 		t.Fatal(err)
 	}
-	row := newRow(what)
 	began := time.Now()
 	for lines := bufio.NewScanner(stdout); lines.Scan(); {
 		word, rest, _ := strings.Cut(lines.Text(), " ")

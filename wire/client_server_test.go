@@ -315,3 +315,26 @@ func TestClientExpires(t *testing.T) { // SS-14, WT-36, WT-40
 	want(t, w.Err(), zk.ErrSessionExpired)
 	must(t, c.Close()) // there is nothing left to close
 }
+
+// TestServerReady waits for service, and for what ends it.
+func TestServerReady(t *testing.T) {
+	p := newPorted(t, 3, zk.Config{})
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	s := &Server{Member: p.Member(0)}
+	must(t, s.Ready(ctx)) // without a port yet
+	must(t, s.Close())
+	want(t, s.Ready(ctx), ErrServerClosed)
+	must(t, p.Crash(1))
+	must(t, p.Crash(2))
+	eventually(t, "no leader", func() bool { _, known := p.Member(0).Leader(); return !known })
+	alone := &Server{Member: p.Member(0)}
+	defer alone.Close()
+	short, cancel := context.WithTimeout(ctx, 50*time.Millisecond)
+	defer cancel()
+	want(t, alone.Ready(short), context.DeadlineExceeded)
+	ended := make(chan error, 1)
+	go func() { ended <- alone.Ready(ctx) }()
+	must(t, p.Crash(0))
+	want(t, <-ended, zk.ErrClosed)
+}

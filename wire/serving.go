@@ -3,6 +3,7 @@
 package wire
 
 import (
+	"context"
 	"runtime/debug"
 	"sync"
 	"time"
@@ -20,8 +21,9 @@ const (
 )
 
 type serving struct {
-	mu   sync.Mutex
-	what service
+	mu      sync.Mutex
+	what    service
+	changed chan struct{} // closed when what changes; nil while nobody waits for that
 }
 
 func (s *serving) now() service {
@@ -117,11 +119,48 @@ func (s *Server) follow() {
 	}
 }
 
+// Ready returns once the server serves reads and writes: the member has a leader and has caught up with it. An error
+// says why it stopped waiting: ctx, ErrServerClosed, or the member's end.
+func (s *Server) Ready(ctx context.Context) error {
+	if s.Member == nil {
+		return errNoMember
+	}
+	s.start()
+	for {
+		if s.isClosing() {
+			return s.ended()
+		}
+		s.state.mu.Lock()
+		if s.state.what == servingAll {
+			s.state.mu.Unlock()
+			return nil
+		}
+		if s.state.changed == nil {
+			s.state.changed = make(chan struct{})
+		}
+		changed := s.state.changed
+		s.state.mu.Unlock()
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-s.life.Done():
+			return s.ended()
+		case <-s.Member.Done():
+			return s.ended()
+		}
+	}
+}
+
 // serveWhat changes what is served; connections of another kind of service are closed (OP-60, SS-30).
 func (s *Server) serveWhat(what service) {
 	s.state.mu.Lock()
 	changed := s.state.what != what
 	s.state.what = what
+	if changed && s.state.changed != nil {
+		close(s.state.changed)
+		s.state.changed = nil
+	}
 	s.state.mu.Unlock()
 	if !changed {
 		return

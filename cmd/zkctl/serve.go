@@ -327,7 +327,7 @@ func (f *serveFlags) serve(ctx context.Context, out, errOut io.Writer) (err erro
 	defer cancel()
 	go func() {
 		for _, s := range list {
-			if err := s.member.Ready(waiting); err != nil {
+			if err := s.server.Ready(waiting); err != nil {
 				ready <- err
 				return
 			}

@@ -211,7 +211,7 @@ func TestNoQuorum(t *testing.T) {
 }
 
 // With ReadOnly, clients that ask for it are served without a quorum: reads, watches, ping and close, nothing else,
-// until it is back (SS-26 to SS-30, SS-25, DM-113).
+// until it is back (SS-25 to SS-30).
 func TestReadOnly(t *testing.T) {
 	bubble(t, 3, zktest.Config{}, func(s *Server) { s.ReadOnly, s.Words = true, []string{"*"} }, func(t *testing.T, e *ensemble) {
 		c := e.open(0)

@@ -31,7 +31,7 @@ func setACLBody(p string, acl []zk.ACL, version int32) []byte {
 }
 
 func authBodyOf(scheme, cred string) []byte {
-	return appendBuffer(appendString(appendInt(nil, 0), scheme), []byte(cred))
+	return appendBuffer(appendString(appendInt(nil, 7), scheme), []byte(cred)) // the type means nothing (WP-41)
 }
 
 func watchesBody(since int64, lists ...[]string) []byte {

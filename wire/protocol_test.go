@@ -47,15 +47,20 @@ func TestBadFrames(t *testing.T) {
 	other.want(0, opPing, nil)
 }
 
-// A frame may be as long as the limit, and the data in it nearly so (WP-2, DM-90, DM-93).
+// A frame may be as long as the limit, and the data in it nearly so (WP-2, DM-90, DM-93); answers that are longer than
+// clients may take are counted (DM-92).
 func TestLongestFrame(t *testing.T) {
-	c := open(t, serve(t, &Server{Member: member(t, zk.Config{})}))
+	s := &Server{Member: member(t, zk.Config{})}
+	c := open(t, serve(t, s))
 	q := createRequest{path: "/long", data: nil, acl: zk.OpenACL()}
 	q.data = bytes.Repeat([]byte("x"), maxFrame-8-len(q.append(nil, opCreate)))
 	c.want(0, opCreate, q.append(nil, opCreate))
 	p := c.want(0, opGetData, pathWatch("/long", false))
 	if data := p.buffer(); !bytes.Equal(data, q.data) {
 		t.Errorf("%d bytes came back, of %d", len(data), len(q.data))
+	}
+	if n := s.Stats().Large; n != 1 {
+		t.Errorf("%d large answers", n)
 	}
 	c.send(append(requestHeader{7, opCreate}.append(nil), make([]byte, maxFrame-7)...))
 	c.ended()

@@ -168,5 +168,7 @@ func (c *conn) hear(ev zk.Event) {
 func (c *conn) account(r *request, zxid zk.Zxid, size int) {
 	took := time.Since(r.at)
 	c.usage.answered(r, zxid, took)
-	c.srv.stats.answered(took, size)
+	if c.srv.stats.answered(took, size) {
+		c.srv.noise.say("answer of more than 1 MiB: many clients do not take it", c.addr) // DM-92
+	}
 }

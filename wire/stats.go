@@ -76,15 +76,17 @@ func (s *sizes) add(n int) {
 	s.max = max(s.max, n)
 }
 
-func (k *counters) answered(took time.Duration, size int) {
+// answered counts an answer, and reports whether it is a large one.
+func (k *counters) answered(took time.Duration, size int) (large bool) {
 	k.sent.Add(1)
-	if size > 1<<20 {
+	if large = size > 1<<20; large {
 		k.large.Add(1)
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.latency.add(took)
 	k.responses.add(size)
+	return large
 }
 
 // reset clears what the words srst and crst clear (OP-22).

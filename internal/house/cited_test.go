@@ -30,13 +30,13 @@ var (
 	decisionRow = regexp.MustCompile(`(?m)^\| (D\d+) \|`)
 
 	// citation is one rule, or a run of them: DM-12, DM-12 to DM-14, P9–P12.
-	citation = regexp.MustCompile(`\b((?:DM|WT|SS|CG|TR|PEER)-|HELD-[SL]|REENT-S|LOCK-[SL]|RW-[SL]|MULTI-[SL]|SEM-[SL]|REV-[SL]|TL-S|BAR-[SL]|DB-[SL]|Q-[SL]|[PE])(\d+)\b(?:(?: to |[-–…])(?:\b((?:DM|WT|SS|CG|TR|PEER)-|HELD-[SL]|LOCK-[SL]|RW-[SL]|MULTI-[SL]|SEM-[SL]|REV-[SL]|TL-S|BAR-[SL]|DB-[SL]|Q-[SL]|[PE]))?(\d+)\b)?`)
+	citation = regexp.MustCompile(`\b((?:DM|WT|SS|CG|WP|TR|PEER)-|HELD-[SL]|REENT-S|LOCK-[SL]|RW-[SL]|MULTI-[SL]|SEM-[SL]|REV-[SL]|TL-S|BAR-[SL]|DB-[SL]|Q-[SL]|[PE])(\d+)\b(?:(?: to |[-–…])(?:\b((?:DM|WT|SS|CG|WP|TR|PEER)-|HELD-[SL]|LOCK-[SL]|RW-[SL]|MULTI-[SL]|SEM-[SL]|REV-[SL]|TL-S|BAR-[SL]|DB-[SL]|Q-[SL]|[PE]))?(\d+)\b)?`)
 
 	decision = regexp.MustCompile(`\bD(\d{1,2})\b`)
 )
 
 // mustBeCited are the families of rules of which each needs a test or a reason.
-var mustBeCited = []string{"DM-", "WT-", "SS-", "CG-", "P"}
+var mustBeCited = []string{"DM-", "WT-", "SS-", "CG-", "WP-", "P"}
 
 // cites lists the rules that a text names.
 func cites(text string) []string {

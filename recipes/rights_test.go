@@ -665,6 +665,87 @@ func TestRightFaults(t *testing.T) {
 	}
 }
 
+// The leader dies after it has committed, before the answer: each write of each recipe takes effect once (PEER-05, E1).
+func TestRightLeaderDiesAfterCommit(t *testing.T) {
+	bubble(t, 3, zktest.Config{}, func(t *testing.T, ctx context.Context, c *zktest.Cluster) {
+		s, err := c.Member(0).NewSession(ctx, zk.SessionConfig{Timeout: 30 * time.Second}) // elections take less
+		must(t, err)
+		const other = "/app/other"
+		shared := &recipes.Semaphore{Session: s, Path: "/app/shared", Limit: 1, SharedLimit: true}
+		lease := recipes.NewTimedLease(s, "/app/timed", "a", time.Hour)
+		var h, in *recipes.Held
+		got := func(fn call) func() error {
+			return func() (err error) { h, err = fn(ctx); return err }
+		}
+		release := func() error { return h.Release(ctx) }
+		for _, w := range []struct {
+			name       string
+			call       func() error
+			ephemerals int // afterwards
+		}{
+			{"write lock", got(rwLock(s).Lock), 1},
+			{"downgrade", func() (err error) { h, err = rwLock(s).Downgrade(ctx, h); return err }, 1},
+			{"release of a read lock", release, 0},
+			{"try read lock", got(rwLock(s).TryRLock), 1},
+			{"release of a read lock", release, 0},
+			{"lock all", got(lockAll(s, other+"/a", other+"/b")), 2},
+			{"release of all", release, 0},
+			{"limit", func() error { return shared.SetLimit(ctx, 3) }, 0},
+			{"units", got(func(ctx context.Context) (*recipes.Held, error) { return shared.AcquireN(ctx, 3) }), 3},
+			{"joining, the limit raised", func() error {
+				in = h
+				next := start(ctx, shared.Acquire)
+				eventually(t, "not in line", func() bool { return c.Member(0).Stats().Ephemerals == 4 })
+				must(t, shared.SetLimit(ctx, 4))
+				a := <-next
+				h = a.h
+				return a.err
+			}, 4},
+			{"release of a unit", release, 3},
+			{"release of units", func() error { return in.Release(ctx) }, 0},
+			{"timed lease", got(lease.Try), 0},
+			{"renewal", got(lease.Try), 0},
+			{"release of a lease", release, 0},
+			{"try a unit", got(shared.TryAcquire), 1},
+			{"revoke", func() error {
+				return recipes.Revoke(ctx, s, recipes.Contender{Path: h.Path(), Token: h.Token()})
+			}, 1},
+			{"release of a unit", release, 0},
+		} {
+			if leader(t, ctx, c) == 0 {
+				must(t, c.Member(0).TransferLeadership(ctx, ""))
+			}
+			_, err := s.Txn(ctx) // by the stream that is to be cut
+			must(t, err)
+			must(t, c.Quiesce(ctx))
+			lead := leader(t, ctx, c)
+			third := 3 - lead
+			z := c.Member(third).Applied()
+			c.Network().Cut(zktest.Name(lead), zktest.Name(0))
+			done := make(chan error, 1)
+			go func() { done <- w.call() }()
+			eventually(t, w.name+" was not committed", func() bool { return c.Member(third).Applied() > z })
+			must(t, c.Crash(lead))
+			c.Heal()
+			if err := soon(t, w.name+": no answer", done); err != nil { // PEER-05
+				t.Fatalf("%s: %v", w.name, err)
+			}
+			must(t, c.Restart(ctx, lead))
+			must(t, c.Member(lead).Ready(ctx))
+			must(t, c.Quiesce(ctx))
+			if n := c.Member(third).Stats().Ephemerals; n != w.ephemerals { // PEER-04
+				t.Errorf("%s: %d ephemerals, want %d", w.name, n, w.ephemerals)
+			}
+			if st, ok, err := s.Exists(ctx, "/app/timed/lease_holder"); err != nil || w.name == "renewal" && (!ok || st.Version != 1) || w.name == "release of a lease" && ok {
+				t.Errorf("%s: version %d of the lease, there: %v, %v", w.name, st.Version, ok, err)
+			}
+		}
+		must(t, s.Delete(ctx, shared.Path+"/leases", zk.AnyVersion))
+		must(t, s.DeleteTree(ctx, shared.Path))
+		residue(t, ctx, c, "/")
+	})
+}
+
 // All rights can be asked for, from any session; that alone ends none (REV-S1), and it is heard at once (REV-L1).
 func TestRevokeEveryRight(t *testing.T) {
 	for _, x := range exclusions {

@@ -10,6 +10,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/iotest"
 	"time"
@@ -371,3 +372,77 @@ func TestBackupErrors(t *testing.T) {
 type writerFunc func([]byte) (int, error)
 
 func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
+
+// While a backup is on its way members crash, start again and want snapshots: they all come to the same state, because
+// none takes a snapshot before the backup has taken effect (D33).
+func TestRestoreOutlastsCrashes(t *testing.T) {
+	var parts atomic.Int64
+	var cut func()
+	base := zk.Config{}
+	base.Hooks.OpDone = func(i zk.OpInfo) {
+		if i.Op == "restore" && parts.Add(1) == 3 {
+			cut()
+		}
+	}
+	bubble(t, 3, zktest.Config{Base: base}, func(t *testing.T, ctx context.Context, c *zktest.Cluster) {
+		l := leader(t, ctx, c)
+		f, other := (l+1)%3, (l+2)%3
+		cut = func() { c.Isolate(f) }
+		s := session(t, ctx, c.Member(l))
+		for i := range 6 {
+			_, err := s.Create(ctx, fmt.Sprint("/big/", i), bytes.Repeat([]byte{'x'}, 1<<20), zk.Parents)
+			must(t, err)
+		}
+		saved := backup(t, ctx, c.Member(l))
+		create(t, ctx, s, "/later", zk.Persistent)
+		done := make(chan error, 1)
+		go func() { done <- c.Member(f).Restore(ctx, bytes.NewReader(saved)) }()
+		eventually(t, "parts are under way", func() bool { return parts.Load() == 3 })
+		for _, i := range []int{l, other} {
+			short, cancel := context.WithTimeout(ctx, 2*time.Second)
+			if err := c.Member(i).Compact(short); !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("a snapshot amid a restore: %v", err)
+			}
+			cancel()
+		}
+		must(t, c.Crash(other))
+		must(t, c.Restart(ctx, other))
+		must(t, c.Member(other).Ready(ctx))
+		if got := contents(t, ctx, c.Member(other)); !slices.ContainsFunc(got, func(s string) bool { return strings.HasPrefix(s, "/later") }) {
+			t.Error("a part has changed something")
+		}
+		c.Heal()
+		must(t, <-done)
+		sameEverywhere(t, ctx, c)
+		for i := range 3 {
+			must(t, c.Member(i).Compact(ctx))
+			if got := contents(t, ctx, c.Member(i)); slices.ContainsFunc(got, func(s string) bool { return strings.HasPrefix(s, "/later") }) {
+				t.Errorf("member %d has %q", i, got)
+			}
+		}
+	})
+}
+
+// A backup whose clock was ahead takes the leader's along: times of znodes do not stand still until the present has
+// caught up (D19).
+func TestRestoreFromTheFuture(t *testing.T) {
+	var saved []byte
+	bubble(t, 1, zktest.Config{Base: zk.Config{Now: func() time.Time { return time.Now().Add(time.Hour) }}}, func(t *testing.T, ctx context.Context, c *zktest.Cluster) {
+		create(t, ctx, session(t, ctx, c.Member(0)), "/old", zk.Persistent)
+		saved = backup(t, ctx, c.Member(0))
+	})
+	bubble(t, 3, zktest.Config{}, func(t *testing.T, ctx context.Context, c *zktest.Cluster) {
+		must(t, c.Member((leader(t, ctx, c)+1)%3).Restore(ctx, bytes.NewReader(saved)))
+		s := session(t, ctx, c.Member(0))
+		_, old := readAll(t, ctx, c.Member(0), "/old")
+		last := old.Ctime
+		for i := range 3 {
+			time.Sleep(time.Minute) // of the bubble
+			st := create(t, ctx, s, fmt.Sprint("/", i), zk.Persistent).Stat
+			if st.Ctime.Sub(last) < time.Minute {
+				t.Errorf("created at %v, a minute after %v", st.Ctime, last)
+			}
+			last = st.Ctime
+		}
+	})
+}

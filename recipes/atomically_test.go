@@ -456,11 +456,13 @@ func TestAtomicallyEvents(t *testing.T) {
 			}
 			l := leader(t, ctx, c)
 			done := make(chan error, 1)
-			c.Network().Cut(zktest.Name(l), zktest.Name(at))
+			must(t, c.Quiesce(ctx))
+			c.DropForwards(at, 3)
+			z := c.Member(3 - l - at).Applied()
 			go func() { done <- recipes.Atomically(ctx, s, bump) }()
-			time.Sleep(50 * time.Millisecond)
+			eventually(t, "not committed", func() bool { return c.Member(3-l-at).Applied() > z })
 			must(t, c.Crash(l))
-			c.Heal()
+			c.DropForwards(at, 0)
 			must(t, soon(t, "no answer", done))
 			if got := value(t, ctx, s); got != "6" {
 				t.Errorf("%s after 6", got)

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -583,4 +584,67 @@ func TestCacheSees(t *testing.T) {
 		}
 		secret.Close()
 	})
+}
+
+// A cache beside a member that does not wait for it: every version of it is that of one moment, and the last is the
+// tree. This one runs in real time, because it takes goroutines that do run at the same time.
+func TestCacheBesideWriters(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	m, err := zk.Open(ctx, zk.Config{})
+	must(t, err)
+	defer m.Close()
+	s := session(t, ctx, m)
+	const paths = 60
+	ops := []zk.Op{zk.OpCreate("/s", nil, zk.Persistent)}
+	for i := range paths {
+		ops = append(ops, zk.OpCreate(fmt.Sprint("/s/", i), []byte("0"), zk.Persistent))
+	}
+	_, err = s.Txn(ctx, ops...)
+	must(t, err)
+	k := cached(t, ctx, s, "/s", 0)
+	defer k.Close()
+	for round := range size(5000, 300) {
+		const burst = 4
+		var writers sync.WaitGroup
+		for range 2 {
+			writers.Go(func() {
+				for range burst {
+					var ops []zk.Op
+					for i := range paths { // all of them get the same
+						ops = append(ops, zk.OpSet(fmt.Sprint("/s/", i), fmt.Append(nil, round), zk.AnyVersion))
+					}
+					if _, err := s.Txn(ctx, ops...); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+		last := ""
+		for done := false; !done && ctx.Err() == nil; {
+			seen := map[zk.Zxid]bool{}
+			for p, z := range k.All() {
+				if p != "/s" {
+					seen[z.Stat.Mzxid], last = true, z.Data
+				}
+			}
+			if len(seen) > 1 { // CACHE-S1
+				t.Fatalf("round %d: a version of several moments: %v", round, seen)
+			}
+			done = last == fmt.Sprint(round)
+		}
+		writers.Wait()
+		st, _, err := s.Exists(ctx, "/s/0")
+		must(t, err)
+		for { // CACHE-L1
+			if z, _ := k.Get("/s/0"); z.Stat == st {
+				break
+			}
+			if ctx.Err() != nil {
+				z, _ := k.Get("/s/0")
+				t.Fatalf("round %d: it stays at %v, the tree is at %v", round, z.Stat.Mzxid, st.Mzxid)
+			}
+			runtime.Gosched()
+		}
+	}
 }

@@ -450,7 +450,7 @@ func TestCounterEvents(t *testing.T) {
 				}
 				must(t, c.Quiesce(ctx))
 				z := c.Member(third).Applied()
-				c.Network().Cut(zktest.Name(l), zktest.Name(at))
+				c.DropForwards(at, 3)
 				done := make(chan error, 1)
 				go func() {
 					before, after, err := counter.Add(ctx, 1)
@@ -461,7 +461,7 @@ func TestCounterEvents(t *testing.T) {
 				}()
 				eventually(t, "not committed", func() bool { return c.Member(third).Applied() > z })
 				must(t, c.Crash(l))
-				c.Heal()
+				c.DropForwards(at, 0)
 				must(t, soon(t, "no answer", done))
 				n++
 				must(t, c.Restart(ctx, l))

@@ -169,6 +169,7 @@ func (c *conn) arm() error {
 
 // read takes requests in until the connection ends, or is to be ended.
 func (c *conn) read() error {
+	defer c.srv.protect(c)
 	for {
 		frame, err := c.in.next()
 		if err != nil {
@@ -191,33 +192,39 @@ func (c *conn) read() error {
 
 // push puts a request into the queue, once there is room.
 func (c *conn) push(r *request) error {
-	s := c.srv
 	for {
-		c.mu.Lock()
-		if c.draining {
-			c.mu.Unlock()
-			return errShutdown
+		ok, err := c.tryPush(r)
+		if ok || err != nil {
+			return err
 		}
-		n := c.queue.len()
-		if n == 0 || n < s.limits.Requests && c.queue.bytes+r.size <= s.limits.Queued && s.stats.outstanding.Load() < int64(s.limits.InFlight) {
-			break
-		}
-		c.waiting = true
-		c.mu.Unlock()
 		select {
 		case <-c.room:
 		case <-c.ctx.Done():
 			return context.Cause(c.ctx)
 		}
 	}
-	s.stats.outstanding.Add(1)
+}
+
+// tryPush is push where there is room; a write is handed over at once if no read waits before it.
+func (c *conn) tryPush(r *request) (bool, error) {
+	limits, outstanding := &c.srv.limits, &c.srv.stats.outstanding
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := c.queue.len()
+	switch {
+	case c.draining:
+		return false, errShutdown
+	case n > 0 && (n >= limits.Requests || c.queue.bytes+r.size > limits.Queued || outstanding.Load() >= int64(limits.InFlight)):
+		c.waiting = true
+		return false, nil
+	}
+	outstanding.Add(1)
 	c.queue.push(r)
 	if r.kind == kindWrite {
 		c.submitLocked()
 	}
-	c.mu.Unlock()
 	signal(c.wake)
-	return nil
+	return true, nil
 }
 
 // submitLocked hands over the writes before the first read in the queue.

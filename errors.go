@@ -62,7 +62,7 @@ const (
 	ErrClosed Code = -116
 	// ErrSessionMoved means that the session was attached elsewhere.
 	ErrSessionMoved Code = -118
-	// ErrNotReadOnly is a write sent to a read-only listener.
+	// ErrNotReadOnly is a write, or a read that needs a leader, asked of a read-only session.
 	ErrNotReadOnly Code = -119
 	// ErrEphemeralOnLocalSession is an ephemeral asked of a local session.
 	ErrEphemeralOnLocalSession Code = -120

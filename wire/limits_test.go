@@ -195,12 +195,17 @@ func TestIdleConnections(t *testing.T) {
 		idle[i].want(0, opGetData, pathWatch("/x", false))
 	}
 	each := (memory() - before) / uint64(n)
+	slow := patient()
+	slow.want(0, opCreate, createBody("/big", strings.Repeat("d", 100_000), 0))
+	for i := range int32(500) { // it will not take the answers
+		slow.send(append(requestHeader{i, opGetData}.append(nil), pathWatch("/big", false)...))
+	}
 	crowded := latency()
-	t.Logf("%d idle connections: %d bytes each, both ends and sessions included; a write took %v, then %v", n, each, alone, crowded)
+	t.Logf("%d idle connections: %d bytes each, both ends and sessions included; with them and a client that does not read a write took %v instead of %v", n, each, crowded, alone)
 	if each > 40<<10 {
 		t.Errorf("%d bytes for an idle connection", each)
 	}
-	for _, c := range idle {
+	for _, c := range append(idle, slow) {
 		c.nc.Close()
 	}
 	eventually(t, "all have gone", func() bool { return s.Stats().Connections == 1 })

@@ -176,21 +176,29 @@ func (s *Server) accept(nc net.Conn, p port) {
 	}
 	c := newConn(s, nc, addr, p)
 	s.mu.Lock()
-	s.conns[c] = struct{}{}
-	late := s.closing
-	s.mu.Unlock()
-	if late {
-		c.end(errShutdown)
+	closing := s.closing
+	if !closing {
+		s.conns[c] = struct{}{}
+		s.work.Add(1) // before Close waits
 	}
-	s.work.Go(func() {
+	s.mu.Unlock()
+	if closing {
+		c.end(errShutdown)
+		s.dismiss(addr)
+		return
+	}
+	go func() {
+		defer s.work.Done()
 		defer s.dismiss(addr)
-		defer func() {
-			s.mu.Lock()
-			delete(s.conns, c)
-			s.mu.Unlock()
-		}()
+		defer s.forget(c)
 		c.serve()
-	})
+	}()
+}
+
+func (s *Server) forget(c *conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.conns, c)
 }
 
 func (s *Server) isClosing() bool {

@@ -327,7 +327,7 @@ func (f *serveFlags) serve(ctx context.Context, out, errOut io.Writer) (err erro
 	defer cancel()
 	go func() {
 		for _, s := range list {
-			if err := s.server.Ready(waiting); err != nil {
+			if err := s.announce(waiting); err != nil {
 				ready <- err
 				return
 			}
@@ -351,6 +351,22 @@ func (f *serveFlags) serve(ctx context.Context, out, errOut io.Writer) (err erro
 			return nil
 		}
 	}
+}
+
+// announce waits until the seat serves and tells the ensemble where, so that clients find it in /zookeeper/config.
+func (s *seat) announce(ctx context.Context) error {
+	if err := s.server.Ready(ctx); err != nil {
+		return err
+	}
+	addr := s.client.Addr().(*net.TCPAddr)
+	host := addr.IP.String()
+	if addr.IP.IsUnspecified() { // no place to dial: take the host that other members dial
+		var err error
+		if host, _, err = net.SplitHostPort(s.member.Addr()); err != nil {
+			return nil // a member alone, whose clients have an address already
+		}
+	}
+	return s.member.SetClientAddr(ctx, net.JoinHostPort(host, strconv.Itoa(addr.Port)))
 }
 
 // announcement is the line that says that it serves.

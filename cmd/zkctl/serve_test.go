@@ -163,6 +163,12 @@ func TestDevCluster(t *testing.T) {
 		}
 		return modes["leader"] == 1 && modes["follower"] == 2
 	})
+	config := zkctl(t, "", "get", "--server", list[2], "/zookeeper/config").out
+	for _, addr := range list { // WP-87
+		if !strings.Contains(config, ";"+addr+"\n") {
+			t.Errorf("%s is not in\n%s", addr, config)
+		}
+	}
 	if code := p.end(sigterm); code != 0 {
 		t.Errorf("code %d", code)
 	}

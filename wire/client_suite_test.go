@@ -337,6 +337,41 @@ func clientSuite(t *testing.T, servers func(*testing.T) []string) {
 		}
 	})
 
+	t.Run("others watch on", func(t *testing.T) { // WT-44: to give one up costs nobody else
+		ctx, c := dial(t, nil)
+		_, err := c.Create(ctx, "/on", nil, zk.Persistent)
+		must(t, err)
+		once, stop := context.WithCancel(ctx)
+		_, _, gone, err := c.GetW(once, "/on")
+		must(t, err)
+		for _, kind := range [...]zk.WatchKind{zk.WatchNode, zk.WatchSubtree} {
+			keep, err := c.Watch(ctx, "/on", kind)
+			must(t, err)
+			other, err := c.Watch(ctx, "/on", kind)
+			must(t, err)
+			other.Close()
+			_, err = c.Set(ctx, "/on", nil, -1)
+			must(t, err)
+			wantEvent(t, ctx, keep.Events(), zk.EventChanged, "/on")
+			keep.Close()
+		}
+		stop()
+		for range gone { // the change
+		}
+		keep, err := c.Watch(ctx, "/on", zk.WatchNode)
+		must(t, err)
+		once, stop = context.WithCancel(ctx)
+		_, _, gone, err = c.GetW(once, "/on")
+		must(t, err)
+		stop()
+		if ev, open := <-gone; open {
+			t.Errorf("a watch that was given up yields %v", ev)
+		}
+		_, err = c.Create(ctx, "/on/k", nil, zk.Persistent)
+		must(t, err)
+		wantEvent(t, ctx, keep.Events(), zk.EventChildren, "/on")
+	})
+
 	t.Run("overflow", func(t *testing.T) {
 		ctx, c := dial(t, func(cfg *ClientConfig) { cfg.WatchBuffer = 2 })
 		_, err := c.Create(ctx, "/overflow", nil, zk.Persistent)

@@ -20,6 +20,9 @@ const (
 	watchTableCount
 )
 
+// watchTypes are the protocol's names for the watches of the tables (WT-27).
+var watchTypes = [watchTableCount]zk.WatchType{zk.WatchTypeData, zk.WatchTypeData, zk.WatchTypeChildren, zk.WatchTypePersistent, zk.WatchTypePersistentRecursive}
+
 // clientWatches is what a client watches, by full path. Everything is guarded by the client's lock.
 type clientWatches struct {
 	tables  [watchTableCount]map[string]map[*clientWatcher]struct{}
@@ -239,20 +242,15 @@ func (c *Client) unwatch(w *clientWatcher, err error) {
 	if c.conn == nil || c.closing || c.watches.pending[w.path] > 0 {
 		return // what the server keeps then goes with its first event, or with the connection
 	}
-	used := func(tables ...int) bool {
-		for _, i := range tables {
-			if len(c.watches.tables[i][w.path]) > 0 {
-				return true
-			}
-		}
-		return false
-	}
 	t := zk.WatchTypeAny // which servers before 3.9 know too, unlike those of persistent watches
-	if used(watchData, watchExist, watchChild, watchPersistent, watchRecursive) {
-		if used(w.table) || w.table == watchData && used(watchExist) || w.table == watchExist && used(watchData) {
-			return
+	for i := range c.watches.tables {
+		if len(c.watches.tables[i][w.path]) == 0 {
+			continue
 		}
-		t = [...]zk.WatchType{zk.WatchTypeData, zk.WatchTypeData, zk.WatchTypeChildren, zk.WatchTypePersistent, zk.WatchTypePersistentRecursive}[w.table]
+		if i == w.table || w.table < watchPersistent {
+			return // one-shot: its event will find nobody. To remove it costs others their persistent one on 3.8.0
+		}
+		t = watchTypes[w.table]
 	}
 	call := &clientCall{op: opRemoveWatches}
 	c.conn.add(call, c.nextXid(call.op), watchTypeBody(w.path, t))
@@ -275,7 +273,7 @@ func (c *Client) RemoveWatches(ctx context.Context, path string, t zk.WatchType)
 	q := clientRequest{op: opRemoveWatches, name: "remove watches", path: path, size: len(path), body: watchTypeBody(full, t)}
 	q.accepted = func() {
 		for i := range c.watches.tables {
-			covered := t == zk.WatchTypeAny || t == [...]zk.WatchType{zk.WatchTypeData, zk.WatchTypeData, zk.WatchTypeChildren, zk.WatchTypePersistent, zk.WatchTypePersistentRecursive}[i]
+			covered := t == zk.WatchTypeAny || t == watchTypes[i]
 			for w := range c.watches.tables[i][full] {
 				if covered {
 					c.watches.end(w, zk.ErrClosed)

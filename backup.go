@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"time"
 )
 
 // Backup writes the whole state as of one zxid to w, in the format of snapshots, and returns that zxid. Writes go on
@@ -120,6 +121,29 @@ func (m *Member) Restore(ctx context.Context, r io.Reader) (err error) {
 func (m *Member) abandonRestore(id uint64) {
 	c := &call{raw: appendRequest(nil, &request{kind: reqAbandon, restore: id}), done: make(chan struct{})}
 	m.writes.enqueue(m.life, c, false)
+}
+
+// awaitUnstaged returns when no backup is on its way into the state. One that nobody brings to its end is dropped: where
+// nothing else is written the state does not learn by itself that time goes by.
+func (m *Member) awaitUnstaged() error {
+	for {
+		ctx, cancel := context.WithTimeout(m.life, time.Second)
+		err := m.fsm.wait(ctx, m.stop, func() bool { return m.fsm.st.staged == nil })
+		cancel()
+		if err == nil || m.life.Err() != nil {
+			return err
+		}
+		var id uint64
+		stale := false
+		m.fsm.reading(func() {
+			if g := m.fsm.st.staged; g != nil {
+				id, stale = g.id, m.fsm.st.now+time.Since(m.fsm.stamped).Milliseconds() > g.at+restoreStall
+			}
+		})
+		if stale {
+			m.abandonRestore(id)
+		}
+	}
 }
 
 // readBackup reads a backup to its end and returns it in parts, if it is whole.

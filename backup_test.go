@@ -446,3 +446,42 @@ func TestRestoreFromTheFuture(t *testing.T) {
 		}
 	})
 }
+
+// A member that dies in the middle of a restore leaves nothing behind for long, even where nothing else is written.
+func TestRestoreOfTheDead(t *testing.T) {
+	var parts atomic.Int64
+	var cut func()
+	base := zk.Config{}
+	base.Hooks.OpDone = func(i zk.OpInfo) {
+		if i.Op == "restore" && parts.Add(1) == 2 {
+			cut()
+		}
+	}
+	bubble(t, 3, zktest.Config{Base: base}, func(t *testing.T, ctx context.Context, c *zktest.Cluster) {
+		l := leader(t, ctx, c)
+		f := (l + 1) % 3
+		cut = func() { c.Isolate(f) }
+		s := session(t, ctx, c.Member(l))
+		for i := range 4 {
+			_, err := s.Create(ctx, fmt.Sprint("/big/", i), bytes.Repeat([]byte{'x'}, 1<<20), zk.Parents)
+			must(t, err)
+		}
+		saved := backup(t, ctx, c.Member(l))
+		done := make(chan error, 1)
+		go func() { done <- c.Member(f).Restore(ctx, bytes.NewReader(saved)) }()
+		eventually(t, "parts are under way", func() bool { return parts.Load() == 2 })
+		must(t, c.Crash(f))
+		wants(t, <-done, zk.ErrClosed)
+		before := c.Member(l).Applied()
+		began := time.Now()
+		must(t, c.Member(l).Compact(ctx))
+		if took := time.Since(began); took < 30*time.Second || took > 2*time.Minute {
+			t.Errorf("a snapshot waited %v", took)
+		}
+		if z := c.Member(l).Applied(); z > before+2 {
+			t.Errorf("%v after %v", z, before)
+		}
+		must(t, s.Sync(ctx))
+		c.Heal()
+	})
+}

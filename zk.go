@@ -451,8 +451,7 @@ func (m *Member) Compact(ctx context.Context) error {
 }
 
 func (m *Member) snapshot() error {
-	// Not while a backup is on its way into the state.
-	if err := m.fsm.wait(m.life, m.stop, func() bool { return m.fsm.st.staged == nil }); err != nil {
+	if err := m.awaitUnstaged(); err != nil {
 		return err
 	}
 	began := time.Now()

@@ -33,6 +33,8 @@ func (l Layout) String() string {
 		return "selector"
 	case CuratorDelay:
 		return "curator delay"
+	case Shallow:
+		return "kazoo shallow"
 	}
 	return "unknown"
 }

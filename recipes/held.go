@@ -19,8 +19,9 @@ type noCopy struct{}
 func (*noCopy) Lock()   {}
 func (*noCopy) Unlock() {}
 
-// Held is a right that others are kept from. It is bound to a session and to a znode, and ends when it is released,
-// when the session's lease lapses, or when the znode is deleted: for good, and on this side before the other.
+// Held is a right that others are kept from. It is bound to a session and to a znode, or to several that were created
+// together, and ends when it is released, when the session's lease lapses, or when one of the znodes is deleted: for good,
+// and on this side before the other. What TimedLease gives ends by the clock instead of with the session.
 //
 // HELD-S1: the times in which Valid can be true for two handles of one exclusive path never overlap, as long as clocks
 // of two members run at rates that differ by less than the lease margin in a timeout. HELD-S2: tokens of successive

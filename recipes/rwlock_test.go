@@ -444,7 +444,11 @@ func TestDowngradeFaults(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			outcomes := map[bool]int{}
-			for round := range size(40, 10) {
+			rounds := size(40, 8)
+			if testing.Short() {
+				rounds = 2
+			}
+			for round := range rounds {
 				onStage(t, short, func(t *testing.T, ctx context.Context, sc *scene) {
 					r := rand.New(rand.NewPCG(uint64(round), 25))
 					w := granted(t, start(ctx, rwLock(sc.s[0]).Lock))

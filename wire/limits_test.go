@@ -134,6 +134,27 @@ func TestBoundedNoise(t *testing.T) {
 	}
 }
 
+// Without a logger, warnings go to the program's own, and nothing else does (D20).
+func TestQuiet(t *testing.T) {
+	var log lockedBuffer
+	before := slog.Default()
+	defer slog.SetDefault(before)
+	l := quiet(nil)
+	slog.SetDefault(slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug})))
+	l.Info("nothing")
+	l.Debug("nothing")
+	if log.String() != "" {
+		t.Errorf("told %q", log.String())
+	}
+	l.Warn("something")
+	if !strings.Contains(log.String(), "something") {
+		t.Error("a warning was lost")
+	}
+	if quiet(before) != before {
+		t.Error("a logger that was given is not used")
+	}
+}
+
 type lockedBuffer struct {
 	mu sync.Mutex
 	b  bytes.Buffer

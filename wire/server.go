@@ -281,22 +281,27 @@ func (s *Server) Close() error {
 	return nil
 }
 
-// quiet is the logger of a guest: warnings and errors alone, unless the program gave one (D20).
+// quiet is the logger of a guest: the user's, or slog.Default for warnings and errors alone (D20).
 func quiet(l *slog.Logger) *slog.Logger {
 	if l != nil {
 		return l
 	}
-	return slog.New(warnings{slog.Default().Handler()})
+	return slog.New(warnings{})
 }
 
-type warnings struct{ slog.Handler }
+// warnings hands warnings and errors to whatever is the default logger at that time.
+type warnings struct{}
 
-func (w warnings) Enabled(ctx context.Context, l slog.Level) bool {
-	return l >= slog.LevelWarn && w.Handler.Enabled(ctx, l)
+func (warnings) Enabled(ctx context.Context, l slog.Level) bool {
+	return l >= slog.LevelWarn && slog.Default().Handler().Enabled(ctx, l)
 }
 
-func (w warnings) WithAttrs(a []slog.Attr) slog.Handler { return warnings{w.Handler.WithAttrs(a)} }
-func (w warnings) WithGroup(n string) slog.Handler      { return warnings{w.Handler.WithGroup(n)} }
+func (warnings) Handle(ctx context.Context, r slog.Record) error {
+	return slog.Default().Handler().Handle(ctx, r)
+}
+
+func (warnings) WithAttrs(a []slog.Attr) slog.Handler { return slog.Default().Handler().WithAttrs(a) }
+func (warnings) WithGroup(name string) slog.Handler   { return slog.Default().Handler().WithGroup(name) }
 
 type onceListener struct {
 	net.Listener

@@ -342,17 +342,19 @@ func (c *Client) Detach() {
 // finish ends the client for good; the first reason counts.
 func (c *Client) finish(s zk.State, err error) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	if c.state > zk.StateSuspended {
+		c.mu.Unlock()
 		return
 	}
 	c.state, c.err, c.closing = s, err, true
 	c.watches.endAll(s, err)
 	close(c.over)
 	c.broadcast()
+	conn := c.conn
+	c.mu.Unlock()
 	c.cancel()
-	if c.conn != nil {
-		c.conn.nc.Close()
+	if conn != nil {
+		conn.nc.Close() // without the lock: over TLS there is a farewell
 	}
 }
 

@@ -34,6 +34,9 @@ type clientConn struct {
 	replies, auths, pings []*clientCall
 }
 
+// patience is how long a server may be silent, or take nothing (SS-33).
+func (cn *clientConn) patience() time.Duration { return max(cn.timeout*2/3, 30*time.Millisecond) }
+
 // add appends a request to what will be written and returns the length of its frame. c.mu is held.
 func (cn *clientConn) add(call *clientCall, xid int32, body func([]byte) []byte) int {
 	call.xid = xid
@@ -107,12 +110,12 @@ func (c *Client) nextServer() string {
 }
 
 func (c *Client) disconnected(server string, err error) {
+	c.log.Debug("not connected", "server", server, "err", err)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.state <= zk.StateSuspended {
 		c.failure = fmt.Errorf("%s: %w", server, err)
 	}
-	c.log.Debug("not connected", "server", server, "err", err)
 }
 
 func (c *Client) lastFailure() error {
@@ -175,11 +178,20 @@ func (c *Client) connect(server string) (*clientConn, error) {
 	}
 	cn := &clientConn{nc: nc, server: server, readOnly: r.readOnly, timeout: time.Duration(r.timeout) * time.Millisecond, wake: make(chan struct{}, 1)}
 
+	if !c.attach(cn, r) {
+		nc.Close()
+		return nil, zk.ErrClosed
+	}
+	c.log.Debug("connected", "server", server, "session", zk.SessionID(r.session), "timeout", cn.timeout, "readonly", cn.readOnly)
+	return cn, nil
+}
+
+// attach makes cn the connection that requests go to, after what it has to begin with (WP-80).
+func (c *Client) attach(cn *clientConn, r connectResponse) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.state > zk.StateSuspended || c.closing {
-		nc.Close()
-		return nil, zk.ErrClosed
+		return false
 	}
 	again := c.id != 0
 	c.id, c.password, c.timeout = zk.SessionID(r.session), bytes.Clone(r.password), cn.timeout
@@ -193,8 +205,7 @@ func (c *Client) connect(server string) (*clientConn, error) {
 	if again {
 		c.watches.resync()
 	}
-	c.log.Debug("connected", "server", server, "session", c.id, "timeout", cn.timeout, "readonly", cn.readOnly)
-	return cn, nil
+	return true
 }
 
 func clientHandshake(nc net.Conn, q *connectRequest) (r connectResponse, err error) {
@@ -262,7 +273,7 @@ func (c *Client) complete(call *clientCall) {
 
 // writeTo writes what is in cn.out, and a ping after some silence (SS-33).
 func (c *Client) writeTo(ctx context.Context, cn *clientConn) {
-	quiet := min(cn.timeout/3, 10*time.Second)
+	quiet := max(min(cn.timeout/3, 10*time.Second), 10*time.Millisecond)
 	idle := time.NewTimer(quiet)
 	defer idle.Stop()
 	var spare []byte
@@ -277,7 +288,7 @@ func (c *Client) writeTo(ctx context.Context, cn *clientConn) {
 		cn.unsent = cn.unsent[:0]
 		c.mu.Unlock()
 		if len(out) > 0 {
-			cn.nc.SetWriteDeadline(time.Now().Add(cn.timeout * 2 / 3))
+			cn.nc.SetWriteDeadline(time.Now().Add(cn.patience()))
 			if _, err := cn.nc.Write(out); err != nil {
 				cn.nc.Close() // the reader sees that
 				return
@@ -304,7 +315,7 @@ func (c *Client) readFrom(cn *clientConn) error {
 	br := bufio.NewReaderSize(cn.nc, 16<<10)
 	var buf []byte
 	for {
-		cn.nc.SetReadDeadline(time.Now().Add(cn.timeout * 2 / 3))
+		cn.nc.SetReadDeadline(time.Now().Add(cn.patience()))
 		frame, next, err := readReplyFrame(br, buf, c.cfg.MaxReply)
 		if err != nil {
 			return err

@@ -244,7 +244,11 @@ func (c *Client) AddAuth(ctx context.Context, auth ...zk.Auth) error {
 	for _, a := range auth {
 		a.Cred = bytes.Clone(a.Cred)
 		q := clientRequest{op: opAuth, name: "auth", size: len(a.Scheme) + len(a.Cred), read: true, body: authBody(a)}
-		q.accepted = func() { c.auth = append(c.auth, a) }
+		q.accepted = func() {
+			if !slices.ContainsFunc(c.auth, func(b zk.Auth) bool { return a.Scheme == b.Scheme && bytes.Equal(a.Cred, b.Cred) }) {
+				c.auth = append(c.auth, a)
+			}
+		}
 		if err := c.do(ctx, q); err != nil {
 			return err
 		}

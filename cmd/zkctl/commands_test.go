@@ -3,17 +3,38 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/seed-541fafe0/zk/internal/zookeeper"
 )
 
-// TestCommands runs every command once, and its refusals (CLI-3, CLI-4, CLI-7, CLI-8).
+// TestCommands runs every command once, and its refusals.
 func TestCommands(t *testing.T) {
 	_, addr := serve(t, "--super-digest", "super:"+digestOf("super:secret"))
+	testCommands(t, addr)
+}
+
+// TestCommandsZooKeeper does so with Apache ZooKeeper.
+func TestCommandsZooKeeper(t *testing.T) {
+	if err := zookeeper.Installed(); err != nil {
+		t.Skipf("SKIPPED: %v", err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	s, err := zookeeper.Start(ctx, zookeeper.Options{Properties: []string{"zookeeper.DigestAuthenticationProvider.superDigest=super:" + digestOf("super:secret")}})
+	must(t, err)
+	defer s.Stop()
+	testCommands(t, s.Addr)
+}
+
+// testCommands checks what is printed, and where, and exit codes (CLI-3, CLI-4, CLI-7, CLI-8).
+func testCommands(t *testing.T, addr string) {
 	t.Setenv("ZK_SERVERS", addr)
 	file := filepath.Join(t.TempDir(), "data")
 	must(t, os.WriteFile(file, []byte("from a file"), 0o600))

@@ -25,7 +25,8 @@ import (
 //
 // There is no upgrade from a read lock to a write lock: two readers who wanted one would wait for each other for ever.
 // Release the read lock and acquire the write lock, and look again at what was read: another writer may have come between.
-// As with Lock, goroutines have no identity: who calls Lock while holding a read lock waits for itself.
+// As with Lock, goroutines have no identity: who calls Lock while holding a read lock waits for itself. A Lock and an RWLock
+// on one path do not see each other.
 type RWLock struct {
 	noCopy noCopy
 

@@ -35,8 +35,9 @@ type Semaphore struct {
 	Session zk.SessionSource
 	Path    string
 
-	// Limit is how many may be in, at least 1. All users must agree on it: otherwise calls fail with ErrMismatch. With
-	// SharedLimit it is what is stored where nothing is yet; 0 means that SetLimit has to be called first.
+	// Limit is how many may be in, at least 1. All users must agree on it: otherwise calls fail with ErrMismatch, until
+	// nobody has been in for a while and the limit is forgotten with the directory. With SharedLimit it is what is stored
+	// where nothing is yet; 0 means that SetLimit has to be called first.
 	Limit int
 
 	// SharedLimit takes the limit from what is stored, now and while waiting. It must be the same for all users.

@@ -138,50 +138,62 @@ func (r *run) lockClient(client int, random *rand.Rand) {
 			continue
 		}
 		lock := r.lock(random.IntN(lockPaths), s)
+		paths := []string{lock.Path}
 		ctx, cancel := context.WithTimeout(r.ctx, millis(1+random.IntN(8000)))
 		call := r.locks.h.now()
 		acquire := lock.Acquire
-		if random.IntN(4) == 0 {
+		switch random.IntN(8) {
+		case 0, 1:
 			acquire = lock.TryAcquire
+		case 2:
+			paths = []string{r.lock(0, s).Path, r.lock(1, s).Path}
+			acquire = func(ctx context.Context) (*recipes.Held, error) { return recipes.LockAll(ctx, s, paths...) }
 		}
 		held, err := acquire(ctx)
 		cancel()
 		if err != nil {
 			continue
 		}
-		r.locks.granted(&r.work, client, lock.Path, call, held)
+		for _, path := range paths {
+			r.locks.granted(&r.work, client, path, call, held)
+		}
 		work, stop := held.Context(r.ctx)
 		for random.IntN(5) != 0 && sleep(work, millis(random.IntN(400))) {
 			r.locks.look()
 			if random.IntN(2) == 0 {
-				r.fenced(client, lock.Path, held)
+				r.fenced(client, paths, held)
 			}
 		}
 		stop()
 		if random.IntN(8) == 0 { // who goes on beyond the end is fenced off
-			r.fenced(client, lock.Path, held)
+			r.fenced(client, paths, held)
 		}
 		r.release(held)
 		if random.IntN(4) == 0 {
-			r.fenced(client, lock.Path, held)
+			r.fenced(client, paths, held)
 		}
 	}
 }
 
-// fenced writes under the guard of a right.
-func (r *run) fenced(client int, path string, held *recipes.Held) {
+// fenced writes under the guards of a right.
+func (r *run) fenced(client int, paths []string, held *recipes.Held) {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
 	defer cancel()
-	in := lockIn{path, lockWrote, held.Token()}
+	step := lockWrote
 	call := r.locks.h.now()
-	_, err := held.Session().Txn(ctx, held.Guard(), zk.OpSet("/fenced", fmt.Append(nil, held.Token()), zk.AnyVersion))
+	_, err := held.Session().Txn(ctx, append(held.Guards(), zk.OpSet("/fenced", fmt.Append(nil, held.Token()), zk.AnyVersion))...)
 	switch {
+	case errors.Is(err, zk.ErrGuard) && len(paths) > 1:
+		return // one of them is gone, but which?
 	case errors.Is(err, zk.ErrGuard):
-		in.step = lockFenced
+		step = lockFenced
 	case err != nil:
 		return // it changes nothing in the model
 	}
-	r.locks.h.add(client, call, in, nil, r.locks.h.now())
+	returned := r.locks.h.now()
+	for _, path := range paths {
+		r.locks.h.add(client, call, lockIn{path, step, held.Token()}, nil, returned)
+	}
 }
 
 func (r *run) release(held *recipes.Held) {

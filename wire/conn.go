@@ -245,17 +245,18 @@ func (c *conn) submitLocked() {
 	}
 }
 
-// head returns a copy of the oldest request, having handed it over if it is a write.
-func (c *conn) head() (r request, ok bool) {
+// head returns a copy of the oldest request, having handed it over if it is a write. Where there is none it returns the
+// events that are there: whatever is asked for from now on comes after them.
+func (c *conn) head() (r request, ok bool, events []zk.Event) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.queue.len() == 0 {
-		return r, false
+		return r, false, c.events.take(maxZxid)
 	}
 	if r := c.queue.at(0); r.kind == kindWrite && r.call == nil {
 		c.submitLocked()
 	}
-	return *c.queue.at(0), true
+	return *c.queue.at(0), true, nil
 }
 
 // pop takes the oldest request off, now that it is answered, and hands over the writes that waited for it.
@@ -283,9 +284,9 @@ func (c *conn) answer() {
 	defer c.srv.protect(c)
 	defer c.abandon()
 	for c.ctx.Err() == nil {
-		r, ok := c.head()
+		r, ok, events := c.head()
 		if !ok {
-			c.tell(maxZxid)
+			c.tell(events)
 			if c.isDraining() {
 				c.finish()
 				return

@@ -115,20 +115,19 @@ func (c *conn) reply(r *request) bool {
 }
 
 // applied is the zxid for an answer that has none of its own: what the member has applied, and the client may know. While
-// writes of this connection are under way, events behind them are held back, and so is the zxid.
+// writes of this connection are under way, events behind them are held back, and so is the zxid. None may be handed over
+// before the member has said what it has applied.
 func (c *conn) applied() zk.Zxid {
 	c.mu.Lock()
-	flying := c.flying
-	c.mu.Unlock()
-	if flying > 0 {
+	defer c.mu.Unlock()
+	if c.flying > 0 {
 		return c.last
 	}
 	return c.srv.Member.Applied()
 }
 
-// tell appends the events up to a zxid.
-func (c *conn) tell(z zk.Zxid) {
-	events := c.events.take(z)
+// tell appends events.
+func (c *conn) tell(events []zk.Event) {
 	if len(events) == 0 {
 		return
 	}

@@ -179,14 +179,24 @@ func TestUnreadable(t *testing.T) {
 // A client that watches and writes at once hears of everything in the order of zxids, whoever wrote it, and never reads
 // a change before it hears of it (WT-20, WT-22, CG-9, CG-13, DM-64).
 func TestEventOrder(t *testing.T) {
+	for name, window := range map[string]int{"one by one": 1, "pipelined": 2000} {
+		t.Run(name, func(t *testing.T) { eventOrder(t, window) })
+	}
+}
+
+func eventOrder(t *testing.T, window int) {
 	m := member(t, zk.Config{})
 	addr := serve(t, &Server{Member: m})
 	a, b := open(t, addr), open(t, addr)
 	a.do("+/r", "+/w")
 	a.want(0, opAddWatch, pathVersion("/", 1))
 	const n = 2000
+	tokens := make(chan struct{}, window)
 	write := func(c *raw, p string, read bool) {
 		for i := range int32(n) {
+			if read {
+				tokens <- struct{}{}
+			}
 			f := append(requestHeader{i, opSetData}.append(nil), setBody(p, "", -1)...)
 			if read && i%16 == 3 {
 				f = append(requestHeader{i, opGetData}.append(nil), pathWatch("/r", false)...)
@@ -235,5 +245,6 @@ func TestEventOrder(t *testing.T) {
 			}
 		}
 		answers++
+		<-tokens
 	}
 }

@@ -180,6 +180,58 @@ func (o Op) WithACL(acl ...ACL) Op {
 // Path returns the path the step is about.
 func (o Op) Path() string { return o.path }
 
+// Name says what the step does: "create", "set", "delete", "check", "check created", "check absent", "check children"
+// or "set acl"; "op" for the zero Op.
+func (o Op) Name() string { return o.name() }
+
+// Mode returns the mode of a create.
+func (o Op) Mode() CreateMode { return o.mode }
+
+// Data returns a copy of what a create or a set writes: nil for null, and for all other steps.
+func (o Op) Data() []byte {
+	if o.null || o.kind != opCreate && o.kind != opSet {
+		return nil
+	}
+	return []byte(o.data)
+}
+
+// AppendText appends everything that makes up the step, as one line that is the same in all versions of this package: for
+// checksums, and for comparing. It never fails. It has the data in it, so it is not for logs.
+func (o Op) AppendText(b []byte) ([]byte, error) {
+	b = append(b, o.name()...)
+	b = strconv.AppendQuoteToASCII(append(b, ' '), o.path)
+	switch o.kind {
+	case opCreate, opSet:
+		if b = append(b, ' '); o.null {
+			b = append(b, "null"...)
+		} else {
+			b = strconv.AppendQuoteToASCII(b, o.data)
+		}
+	}
+	switch o.kind {
+	case opCreate:
+		b = append(append(b, ' '), o.mode.String()...)
+		if o.hasTTL {
+			b = strconv.AppendInt(append(b, " ttl "...), o.n, 10)
+		}
+	case opSet, opDelete, opCheck, opSetACL:
+		b = strconv.AppendInt(append(b, " version "...), int64(o.version), 10)
+	case opCheckCreated:
+		b = strconv.AppendInt(append(b, ' '), int64(o.token), 10)
+	case opCheckChildren:
+		b = append(append(b, ' '), o.cmp.String()...)
+		b = strconv.AppendInt(append(b, ' '), o.n, 10)
+	}
+	if o.acl != nil {
+		b = append(b, " acl"...)
+	}
+	for _, a := range o.acl {
+		b = strconv.AppendUint(append(b, ' '), uint64(a.Perm), 10)
+		b = strconv.AppendQuoteToASCII(append(b, ':'), a.Scheme+":"+a.ID)
+	}
+	return b, nil
+}
+
 func (o Op) name() string {
 	if int(o.kind) < 10 {
 		return [...]string{"op", "create", "set", "delete", "check", "check created", "check absent", "check children", "set acl", "delete tree"}[o.kind]

@@ -137,6 +137,25 @@ func TestTracesOnTheWire(t *testing.T) {
 	}
 }
 
+// An event is sent at once to a client that asks for nothing (WT-25).
+func TestEventUnasked(t *testing.T) {
+	addr := serve(t, &Server{Member: member(t, zk.Config{})})
+	w, c := open(t, addr), open(t, addr)
+	w.want(0, opAddWatch, pathVersion("/", 1))
+	for _, change := range []string{"+/x", "=/x", "-/x"} {
+		c.do(change)
+		var e watcherEvent
+		d := decoder{b: w.receive()}
+		if xid := d.int(); xid != xidEvent {
+			t.Errorf("xid %d", xid)
+		}
+		d.take(12)
+		if e.decode(&d); e.path != "/x" || d.err != nil {
+			t.Errorf("%+v", e)
+		}
+	}
+}
+
 // Events of znodes that a client may not read are not for it; what it asks about on its return is (WT-24, DM-115).
 func TestUnreadable(t *testing.T) {
 	addr := serve(t, &Server{Member: member(t, zk.Config{})})

@@ -339,8 +339,11 @@ func (tx *Tx) commit(ctx context.Context) (again bool, err error) {
 		return false, nil
 	}
 	var ops []zk.Op
+	var of []*Held // of the first steps
 	for _, h := range tx.rights {
-		ops = append(ops, h.Guard())
+		for _, step := range h.Guards() {
+			ops, of = append(ops, step), append(of, h)
+		}
 	}
 	ops = append(ops, tx.guards()...)
 	guards := len(ops)
@@ -349,8 +352,8 @@ func (tx *Tx) commit(ctx context.Context) (again bool, err error) {
 	switch {
 	case !ok || txn.Index >= guards:
 		return false, err
-	case txn.Index < len(tx.rights):
-		if lost := tx.rights[txn.Index].Err(); lost != nil {
+	case txn.Index < len(of):
+		if lost := of[txn.Index].Err(); lost != nil {
 			return false, lost // this member has applied what the guard has seen
 		}
 		return false, err

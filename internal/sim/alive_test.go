@@ -78,6 +78,29 @@ func (r *run) serves() {
 		})
 	}
 	r.lets(each, ctx)
+	each("election", func(n int, s *zk.Session) error { // ELEC-L1
+		call := r.locks.h.now()
+		l, err := recipes.NewElection(s, electionPath).Campaign(ctx, nil)
+		if err == nil {
+			r.locks.granted(&r.work, 300+n, electionPath, call, l.Held)
+			r.release(l.Held)
+		}
+		return err
+	})
+	each("counter", func(n int, s *zk.Session) error { // CNT-L1
+		return r.add(ctx, recipes.NewCounter(s, counterPath), 1)
+	})
+	each("transaction", func(n int, s *zk.Session) error {
+		in, call := moveIn{from: n % purses, to: (n + 1) % purses}, r.moves.now()
+		err := recipes.Atomically(ctx, s, func(tx *recipes.Tx) error {
+			in.amount = 1
+			return in.move(tx)
+		}, zk.Linearizable)
+		if err == nil {
+			r.moves.add(100+n, call, in, moveOut{}, r.moves.now())
+		}
+		return err
+	})
 	for path := range queuePaths {
 		each("queue", func(n int, s *zk.Session) error {
 			q := r.queue(path, s)

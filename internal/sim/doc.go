@@ -6,7 +6,7 @@
 //	go test ./internal/sim -sim.seeds 1000 -sim.seconds 300
 //
 // Members crash, pause, are cut off, lose answers, have wrong clocks that jump, and on some seeds come and go or have no
-// vote. Meanwhile clients work on registers, transactions, locks of all kinds, semaphores, queues, barriers, sessions,
+// vote. Meanwhile clients work on registers, transactions, locks of all kinds, semaphores, elections, counters, queues, barriers, sessions,
 // znodes with a time to live and watches. Histories of operations go to porcupine, stays of readers, writers and holders
 // of units are compared by their times and tokens; what a history cannot say is sampled: leases against the end of
 // ephemerals, mirrors that are kept by events against the tree, times and sequence numbers against zxids, members

@@ -107,7 +107,7 @@ func (r *run) linearizable(name string, model porcupine.Model, h *history) { // 
 func (r *run) leave() {
 	dir := r.t.ArtifactDir()
 	for name, text := range map[string]string{
-		"record": r.h.text(), "registers": r.registers.text(), "bank": r.bank.text(), "lock": r.locks.h.text(),
+		"record": r.h.text(), "registers": r.registers.text(), "bank": r.bank.text(), "counter": fmt.Sprintf("%+v\n", r.counts.list), "transactions": r.moves.text(), "lock": r.locks.h.text(),
 		"queue": r.queues.h.text(), "barrier": r.barrier.text(), "rooms": fmt.Sprintf("%+v\n", r.rooms.visits()),
 		"sessions": fmt.Sprintf("%+v\n", r.lives.list()), "stays": fmt.Sprintf("%+v\n", r.stays.stays()),
 	} {

@@ -91,6 +91,8 @@ type run struct {
 	leaving map[int]bool
 
 	registers, bank, barrier *history
+	moves                    *history
+	counts                   *countCheck
 	locks                    *lockCheck
 	queues                   *queueCheck
 	stays                    *stayCheck
@@ -105,7 +107,7 @@ type run struct {
 func simulate(t *testing.T, sh shape) {
 	r := &run{
 		shape: sh, t: t, h: newHistory(), settle: 2*longestLife*sh.timeout + 2*time.Second, clocks: newClocks(sh.seed), leaving: map[int]bool{},
-		registers: newHistory(), bank: newHistory(), barrier: newHistory(), locks: &lockCheck{h: newHistory(), holds: map[*hold]struct{}{}},
+		registers: newHistory(), bank: newHistory(), barrier: newHistory(), moves: newHistory(), counts: &countCheck{h: newHistory()}, locks: &lockCheck{h: newHistory(), holds: map[*hold]struct{}{}},
 		stays: &stayCheck{h: newHistory(), open: map[*recipes.Held]*stay{}},
 		rooms: &roomCheck{h: newHistory()}, lives: newLifeCheck(), stamps: newStampCheck(), digests: newDigestCheck(), mirrors: map[int][]*mirror{},
 	}
@@ -149,6 +151,7 @@ func simulate(t *testing.T, sh shape) {
 	}{
 		{6, r.registerClient}, {3, r.bankClient}, {4, r.lockClient}, {4, r.queueClient}, {3, r.barrierClient}, {5, r.roomClient},
 		{3, r.sessionClient}, {2, r.mortalClient}, {3, r.onceClient}, {3, r.treeClient}, {4, r.rwClient}, {4, r.semaphoreClient},
+		{4, r.electionClient}, {3, r.counterClient}, {3, r.atomicClient},
 	} {
 		for client := range w.clients {
 			r.work.Go(func() { w.work(client, rand.New(rand.NewPCG(sh.seed, uint64(100*(i+1)+client)))) })
@@ -161,6 +164,7 @@ func simulate(t *testing.T, sh shape) {
 			r.watch.Go(func() { r.follow(whole, i, m, rand.New(rand.NewPCG(sh.seed, uint64(2000+10*i+n)))) })
 		}
 		r.watch.Go(func() { r.mourn(whole, i) })
+		r.watch.Go(func() { r.observe(whole, i) })
 	}
 	r.watch.Go(func() { r.sample(whole) })
 	r.watch.Go(func() { r.count(whole) })
@@ -220,6 +224,7 @@ func (r *run) setUp() {
 	for i := range registerKeys {
 		ops = append(ops, zk.OpCreate(fmt.Sprint("/register/", i), nil, zk.Persistent))
 	}
+	ops = append(ops, zk.OpCreate("/purse", nil, zk.Persistent), zk.OpCreate(purseOf(0), []byte(strconv.Itoa(coins)), zk.Persistent))
 	for i := range accounts {
 		ops = append(ops, zk.OpCreate(fmt.Sprint("/bank/", i), []byte(strconv.Itoa(deposit)), zk.Persistent))
 	}
@@ -337,6 +342,7 @@ func (r *run) check() {
 	}
 	r.drain(ctx, s)
 	r.mortal(ctx, s)
+	r.counted(ctx, s)
 	// Ephemerals go with their sessions, everywhere; then all members agree (P10, P18, CG-4).
 	time.Sleep(r.settle)
 	if err := r.c.Quiesce(ctx); err != nil {
@@ -369,10 +375,11 @@ func (r *run) check() {
 			r.t.Error(err)
 		}
 	}
-	r.t.Logf("operations: registers %d, bank %d, locks %d, read-write locks and semaphores %d, queues %d, barrier %d, double barrier %d; %d sessions, %d numbers, %d stamps, %d digests compared",
-		len(r.registers.ops), len(r.bank.ops), len(r.locks.h.ops), len(r.stays.stays()), len(r.queues.h.ops), len(r.barrier.ops), len(r.rooms.list), len(lives), len(r.numbers.list), len(r.stamps.seen), r.digests.compared)
+	r.t.Logf("operations: registers %d, bank %d, counter %d, transactions %d, locks and elections %d, read-write locks and semaphores %d, queues %d, barrier %d, double barrier %d; %d sessions, %d numbers, %d stamps, %d digests compared",
+		len(r.registers.ops), len(r.bank.ops), len(r.counts.list), len(r.moves.ops), len(r.locks.h.ops), len(r.stays.stays()), len(r.queues.h.ops), len(r.barrier.ops), len(r.rooms.list), len(lives), len(r.numbers.list), len(r.stamps.seen), r.digests.compared)
 	r.linearizable("registers", registers, r.registers)
 	r.linearizable("bank", transfers, r.bank)
+	r.linearizable("transactions", serial, r.moves)
 	r.linearizable("lock", locking, r.locks.h)
 	r.linearizable("queue", queueing, r.queues.h)
 	r.linearizable("barrier", barriers, r.barrier)

@@ -285,6 +285,30 @@ func TestReadOnly(t *testing.T) {
 	})
 }
 
+// A connection that sends nothing is closed, and so is one that sends half a request (WP-17).
+func TestHandshakeTimeout(t *testing.T) {
+	bubble(t, 1, zktest.Config{}, nil, func(t *testing.T, e *ensemble) {
+		c, began := e.open(0), time.Now()
+		var mute []*raw
+		for _, b := range [][]byte{nil, {0}, {0, 0, 0, 45, 0, 0}} {
+			d := e.dial(0)
+			d.write(b)
+			mute = append(mute, d)
+		}
+		time.Sleep(5 * time.Second)
+		c.want(0, opPing, nil)
+		for _, d := range mute {
+			d.ended()
+		}
+		if took := time.Since(began); took != 10*time.Second {
+			t.Errorf("closed after %v", took)
+		}
+		time.Sleep(4 * time.Second)
+		c.want(0, opPing, nil) // who has shaken hands goes on
+		eventually(t, "counted", func() bool { return e.servers[0].Stats().RuleBreakers == 3 })
+	})
+}
+
 // A client that falls silent loses its session, and so its connection, without a word; others do not (WP-17, WP-28,
 // SS-6, SS-7, SS-10, SS-35).
 func TestSilence(t *testing.T) {

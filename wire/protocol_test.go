@@ -365,21 +365,6 @@ func TestBehindClose(t *testing.T) {
 	o.want(zk.ErrNoNode, opExists, pathWatch("/behind", false))
 }
 
-// A connection that sends nothing is closed (WP-17), and so is one that sends half a request.
-func TestHandshakeTimeout(t *testing.T) {
-	s := &Server{Member: member(t, zk.Config{}), Limits: Limits{Handshake: 50 * time.Millisecond}}
-	addr := serve(t, s)
-	for _, b := range [][]byte{nil, {0}, {0, 0, 0, 45, 0, 0}} {
-		c := dial(t, addr)
-		c.write(b)
-		c.ended()
-	}
-	eventually(t, "counted", func() bool { return s.Stats().RuleBreakers == 3 })
-	c := open(t, addr) // who has shaken hands may take longer
-	time.Sleep(100 * time.Millisecond)
-	c.want(0, opPing, nil)
-}
-
 // Steps of a multi that fails are told their codes (DM-57, DM-58, DM-61).
 func TestMultiCodes(t *testing.T) {
 	c := open(t, serve(t, &Server{Member: member(t, zk.Config{})}))

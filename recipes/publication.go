@@ -22,7 +22,7 @@ type publication struct {
 	path    string
 	mode    zk.CreateMode
 	ttl     time.Duration // of the znode, which is then shared with others; 0: none
-	replace bool          // what another session has put there before
+	replace bool          // what is there before the first
 
 	stop context.Context // ends when the znode is to go
 	halt context.CancelFunc
@@ -159,14 +159,14 @@ func (p *publication) attend(watching context.Context, s *zk.Session) (again boo
 		return false, w, err
 	}
 	w.changed[0] = changed
-	last := p.own != nil && there && zk.Token(st.Czxid) == p.own.token
-	switch ours := last && (p.mode&zk.Ephemeral == 0 || st.EphemeralOwner == s.ID()); {
+	ours := p.own != nil && there && zk.Token(st.Czxid) == p.own.token && (p.mode&zk.Ephemeral == 0 || st.EphemeralOwner == s.ID())
+	switch {
 	case ours || there && p.ttl > 0 && st.EphemeralOwner == 0: // what has a time to live belongs to all who keep it
 		return p.maintain(s, path, st, w)
 	case !there:
 		p.show(false)
 		return true, w, p.create(s)
-	case last || p.replace && (p.own == nil || zk.Token(st.Czxid) < p.own.token): // who came later stays
+	case p.own == nil && p.replace, p.own != nil && zk.Token(st.Czxid) <= p.own.token: // a restored backup may have brought it back
 		p.show(false)
 		return true, w, p.create(s, zk.OpCheckCreated(path, zk.Token(st.Czxid)), zk.OpDelete(path, zk.AnyVersion))
 	}
@@ -185,7 +185,10 @@ func (p *publication) maintain(s *zk.Session, path string, st zk.Stat, w wait) (
 		stale = st.Mzxid != p.written
 	}
 	if p.ttl > 0 {
-		w.left = min(st.Mtime.Add(p.ttl/3).Sub(s.Now()), p.ttl/3)
+		age := s.Now().Sub(st.Mtime)
+		if w.left = p.ttl/3 - max(age, 0); st.Mzxid != p.written { // another goes on, as long as it can
+			w.left += rand.N(p.ttl / 6)
+		}
 		stale = stale || w.left <= 0
 	}
 	if data, asked := p.latest(); stale || asked != nil {

@@ -1,0 +1,891 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//lint:file-ignore SA1012 nil contexts are to be refused with an error
+
+package recipes_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/seed-541fafe0/zk"
+	"github.com/seed-541fafe0/zk/recipes"
+	"github.com/seed-541fafe0/zk/zktest"
+)
+
+// shown is something that is kept in the tree.
+type shown struct {
+	start func(ctx context.Context) error
+	set   func(ctx context.Context, data string) error
+	stop  func(ctx context.Context) error
+	err   func() error
+}
+
+// keeper is a recipe that keeps a znode below /app/here.
+type keeper struct {
+	name  string
+	stays bool // the znode is not bound to a session
+	ttl   bool
+	busy  bool // it waits for what is there already; otherwise it takes its place
+	make  func(src zk.SessionSource, data string) shown
+}
+
+const ttl = 30 * time.Second
+
+func presence(mode zk.CreateMode, replace bool) func(src zk.SessionSource, data string) shown {
+	return func(src zk.SessionSource, data string) shown {
+		p := recipes.NewPresence(src, "/app/here/p", []byte(data))
+		p.Mode, p.Replace = mode, replace
+		return shown{p.Start, func(ctx context.Context, data string) error { return p.Set(ctx, []byte(data)) }, p.Stop, p.Err}
+	}
+}
+
+func registration(kind recipes.InstanceType) func(src zk.SessionSource, data string) shown {
+	return func(src zk.SessionSource, data string) shown {
+		r := recipes.NewRegistry[string](src, "/app")
+		in := recipes.Instance[string]{Name: "here", ID: "p", Type: kind, Enabled: true, Payload: data}
+		var reg *recipes.Registration[string]
+		return shown{
+			func(ctx context.Context) (err error) { reg, err = r.Register(ctx, in); return err },
+			func(ctx context.Context, data string) error { in.Payload = data; return reg.Update(ctx, in) },
+			func(ctx context.Context) error {
+				if reg == nil {
+					return nil
+				}
+				return reg.Deregister(ctx)
+			},
+			func() error { return reg.Err() },
+		}
+	}
+}
+
+var keepers = []keeper{
+	{name: "Presence", busy: true, make: presence(zk.Ephemeral, false)},
+	{name: "Presence that replaces", make: presence(0, true)},
+	{name: "Presence with a number", make: presence(zk.Ephemeral|zk.Sequential, false)},
+	{name: "Presence that stays", stays: true, busy: true, make: presence(zk.Persistent|zk.Parents, false)},
+	{name: "TTLPresence", stays: true, ttl: true, make: func(src zk.SessionSource, data string) shown {
+		p := recipes.NewTTLPresence(src, "/app/here/p", ttl)
+		p.Data = []byte(data)
+		return shown{p.Start, func(ctx context.Context, data string) error { return p.Set(ctx, []byte(data)) }, p.Stop, p.Err}
+	}},
+	{name: "Group", busy: true, make: func(src zk.SessionSource, data string) shown {
+		g := recipes.NewGroup(src, "/app/here")
+		var p *recipes.Presence
+		return shown{
+			func(ctx context.Context) (err error) { p, err = g.Join(ctx, "p", []byte(data)); return err },
+			func(ctx context.Context, data string) error { return p.Set(ctx, []byte(data)) },
+			func(ctx context.Context) error {
+				if p == nil {
+					return nil
+				}
+				return p.Stop(ctx)
+			},
+			func() error { return p.Err() },
+		}
+	}},
+	{name: "Dynamic", make: registration(recipes.Dynamic)},
+	{name: "DynamicSequential", make: registration(recipes.DynamicSequential)},
+	{name: "Permanent", stays: true, make: registration(recipes.Permanent)},
+}
+
+// here are the znodes of who is there, as the ensemble has them.
+func (sc *scene) here(t *testing.T, ctx context.Context) (list []zk.Znode) {
+	t.Helper()
+	must(t, sc.s[1].Sync(ctx))
+	must(t, sc.c.Member(sc.at[1]).View(ctx, func(v *zk.View) error {
+		for z, err := range v.Walk("/app/here") {
+			if errors.Is(err, zk.ErrNoNode) {
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+			if strings.HasPrefix(z.Path, "/app/here/p") {
+				list = append(list, z)
+			}
+		}
+		return nil
+	}))
+	return list
+}
+
+// only waits until exactly one is there, after a znode, with some data.
+func (sc *scene) only(t *testing.T, ctx context.Context, data string, after zk.Znode) (z zk.Znode) {
+	t.Helper()
+	eventually(t, "it is not there", func() bool {
+		list := sc.here(t, ctx)
+		if len(list) > 1 { // PRES-S1
+			t.Fatalf("there are %+v", list)
+		}
+		if len(list) == 0 || list[0].Stat.Czxid <= after.Stat.Czxid || !strings.Contains(list[0].Data, data) {
+			return false
+		}
+		z = list[0]
+		return true
+	})
+	return z
+}
+
+func (sc *scene) nobody(t *testing.T, ctx context.Context, what string) {
+	t.Helper()
+	eventually(t, what, func() bool { return len(sc.here(t, ctx)) == 0 })
+	time.Sleep(time.Minute) // PRES-S3: nor does it come back
+	if list := sc.here(t, ctx); len(list) > 0 {
+		t.Fatalf("%s: %+v", what, list)
+	}
+}
+
+// presenceReactions is what becomes of who is there, on the first member of the stage, of which the shared session has a
+// timeout of a few seconds.
+var presenceReactions = []struct {
+	event string
+	fn    func(t *testing.T, ctx context.Context, sc *scene, k keeper, m *zk.Member)
+}{
+	{"session suspended", func(t *testing.T, ctx context.Context, sc *scene, k keeper, m *zk.Member) {
+		p := k.make(m, "a")
+		must(t, p.start(ctx))
+		z := sc.only(t, ctx, "a", zk.Znode{})
+		s, err := m.Session(ctx)
+		must(t, err)
+		l := leader(t, ctx, sc.c)
+		sc.c.Network().Cut(zktest.Name(sc.at[0]), zktest.Name(l))
+		eventually(t, "not suspended", func() bool { return s.State() == zk.StateSuspended })
+		must(t, p.err()) // optimistic: it may still be there
+		sc.c.Heal()
+		eventually(t, "not active", func() bool { return s.State() == zk.StateActive })
+		must(t, p.set(ctx, "b"))
+		if now := sc.only(t, ctx, "b", zk.Znode{}); now.Stat.Czxid != z.Stat.Czxid {
+			t.Errorf("%+v was %+v", now, z)
+		}
+		must(t, p.stop(ctx))
+	}},
+	{"session expired", func(t *testing.T, ctx context.Context, sc *scene, k keeper, m *zk.Member) {
+		p := k.make(m, "a")
+		must(t, p.start(ctx))
+		must(t, p.set(ctx, "b"))
+		z := sc.only(t, ctx, "b", zk.Znode{})
+		for range 3 { // PEER-62: again and again, with what was set last
+			s, err := m.Session(ctx)
+			must(t, err)
+			must(t, sc.c.Expire(ctx, s))
+			after := z
+			if k.stays {
+				after = zk.Znode{}
+			}
+			z = sc.only(t, ctx, "b", after)
+			if now, err := m.Session(ctx); err != nil || !k.stays && z.Stat.EphemeralOwner != now.ID() {
+				t.Fatalf("%+v, the session is %v, %v", z, now.ID(), err)
+			}
+			synctest.Wait()
+			must(t, p.err())
+		}
+		must(t, p.set(ctx, "c"))
+		sc.only(t, ctx, "c", zk.Znode{})
+		must(t, p.stop(ctx))
+	}},
+	{"session of its own expired", func(t *testing.T, ctx context.Context, sc *scene, k keeper, m *zk.Member) {
+		s := session(t, ctx, m)
+		p := k.make(s, "a")
+		must(t, p.start(ctx))
+		must(t, sc.c.Expire(ctx, s))
+		synctest.Wait()
+		wants(t, p.err(), zk.ErrSessionExpired)
+		wants(t, p.set(ctx, "b"), zk.ErrSessionExpired)
+		switch err := p.stop(ctx); {
+		case k.stays && !k.ttl: // it cannot be deleted under a session that is over
+			wants(t, err, zk.ErrSessionExpired)
+			must(t, sc.s[1].Delete(ctx, sc.only(t, ctx, "a", zk.Znode{}).Path, zk.AnyVersion))
+		default:
+			must(t, err)
+		}
+	}},
+	{"leader changes", func(t *testing.T, ctx context.Context, sc *scene, k keeper, m *zk.Member) {
+		p := k.make(m, "a")
+		must(t, p.start(ctx))
+		z := sc.only(t, ctx, "a", zk.Znode{})
+		for range 3 {
+			must(t, m.TransferLeadership(ctx, ""))
+			synctest.Wait()
+			must(t, p.err())
+		}
+		if now := sc.only(t, ctx, "a", zk.Znode{}); now.Stat.Czxid != z.Stat.Czxid {
+			t.Errorf("%+v was %+v", now, z)
+		}
+		must(t, p.stop(ctx))
+	}},
+	{"no quorum", func(t *testing.T, ctx context.Context, sc *scene, k keeper, m *zk.Member) {
+		p := k.make(m, "a")
+		must(t, p.start(ctx))
+		sc.c.Partition([]int{0}, []int{1}, []int{2})
+		some, cancel := context.WithTimeout(ctx, 30*time.Second)
+		err := p.set(some, "b")
+		cancel()
+		wants(t, err, context.DeadlineExceeded)
+		if !zk.MaybeApplied(err) {
+			t.Errorf("%v does not say that it may be written", err)
+		}
+		sc.c.Heal()
+		sc.only(t, ctx, "b", zk.Znode{})
+		must(t, p.stop(ctx))
+	}},
+	{"cut off", func(t *testing.T, ctx context.Context, sc *scene, k keeper, m *zk.Member) {
+		p := k.make(m, "a")
+		must(t, p.start(ctx))
+		z := sc.only(t, ctx, "a", zk.Znode{})
+		sc.c.Isolate(sc.at[0])
+		if !k.stays {
+			eventually(t, "it is still there", func() bool { return len(sc.here(t, ctx)) == 0 })
+		}
+		sc.c.Heal()
+		if k.stays {
+			z = zk.Znode{}
+		}
+		sc.only(t, ctx, "a", z)
+		must(t, p.stop(ctx))
+	}},
+	{"ctx ends", func(t *testing.T, ctx context.Context, sc *scene, k keeper, m *zk.Member) {
+		_, err := m.Session(ctx)
+		must(t, err)
+		sc.c.Network().Latency(2*time.Millisecond, 2*time.Millisecond)
+		outcomes := map[bool]int{}
+		for d := time.Duration(0); d < 40*time.Millisecond; d += time.Millisecond {
+			some, cancel := context.WithTimeout(ctx, d)
+			p := k.make(m, "a")
+			began := time.Now()
+			err := p.start(some)
+			cancel()
+			if outcomes[err == nil]++; err == nil {
+				must(t, p.stop(ctx))
+			} else {
+				wants(t, err, context.DeadlineExceeded)   // PEER-10
+				if took := time.Since(began); took != d { // PEER-17
+					t.Errorf("cut after %v: it took %v", d, took)
+				}
+			}
+			if k.ttl && err == nil {
+				must(t, sc.s[1].Delete(ctx, "/app/here/p", zk.AnyVersion))
+			}
+			eventually(t, "something is left", func() bool { return len(sc.here(t, ctx)) == 0 })
+		}
+		if outcomes[true] == 0 || outcomes[false] == 0 {
+			t.Errorf("outcomes %v", outcomes)
+		}
+		sc.nobody(t, ctx, "left by one who gave up")
+	}},
+	{"ctx ends while cut off", func(t *testing.T, ctx context.Context, sc *scene, k keeper, m *zk.Member) {
+		_, err := m.Session(ctx)
+		must(t, err)
+		sc.c.Isolate(sc.at[0])
+		some, cancel := context.WithTimeout(ctx, time.Second)
+		p := k.make(m, "a")
+		err = p.start(some)
+		cancel()
+		wants(t, err, context.DeadlineExceeded)
+		sc.c.Heal()
+		must(t, p.stop(ctx))
+		sc.nobody(t, ctx, "left by one who gave up")
+	}},
+	{"process dies", func(t *testing.T, ctx context.Context, sc *scene, k keeper, m *zk.Member) {
+		p := k.make(m, "a")
+		must(t, p.start(ctx))
+		s, err := m.Session(ctx)
+		must(t, err)
+		began := time.Now()
+		must(t, sc.c.Crash(sc.at[0]))
+		synctest.Wait()
+		wants(t, p.err(), zk.ErrClosed)
+		switch {
+		case k.ttl:
+			eventually(t, "it is still there", func() bool { return len(sc.here(t, ctx)) == 0 })
+			if took := time.Since(began); took < ttl-ttl/3 {
+				t.Errorf("gone after %v", took)
+			}
+		case k.stays: // PEER-62: it outlives who has registered it (REG-S4)
+			time.Sleep(3 * s.Timeout())
+			must(t, sc.s[1].Delete(ctx, sc.only(t, ctx, "a", zk.Znode{}).Path, zk.AnyVersion))
+		default: // GRP-L1
+			eventually(t, "it is still there", func() bool { return len(sc.here(t, ctx)) == 0 })
+			if took := time.Since(began); took > 3*s.Timeout() {
+				t.Errorf("gone after %v", took)
+			}
+		}
+		p.stop(ctx)
+	}},
+	{"process ends", func(t *testing.T, ctx context.Context, sc *scene, k keeper, m *zk.Member) {
+		p := k.make(m, "a")
+		must(t, p.start(ctx))
+		must(t, m.Shutdown(ctx))
+		synctest.Wait()
+		if list := sc.here(t, ctx); !k.stays && len(list) > 0 { // GRP-L1: at once
+			t.Errorf("it is still there: %+v", list)
+		}
+		if k.stays && !k.ttl {
+			must(t, sc.s[1].Delete(ctx, sc.only(t, ctx, "a", zk.Znode{}).Path, zk.AnyVersion))
+		}
+		p.stop(ctx)
+	}},
+	{"operator deletes the znode", func(t *testing.T, ctx context.Context, sc *scene, k keeper, m *zk.Member) {
+		p := k.make(m, "a")
+		must(t, p.start(ctx))
+		must(t, p.set(ctx, "b"))
+		z := sc.only(t, ctx, "b", zk.Znode{})
+		for range 20 { // PRES-L1, PEER-62: not the first time alone
+			began := time.Now()
+			must(t, sc.s[1].Delete(ctx, z.Path, zk.AnyVersion))
+			z = sc.only(t, ctx, "b", z)
+			if took := time.Since(began); took > time.Second {
+				t.Errorf("it took %v", took)
+			}
+		}
+		must(t, p.stop(ctx))
+	}},
+	{"operator deletes the tree", func(t *testing.T, ctx context.Context, sc *scene, k keeper, m *zk.Member) {
+		p := k.make(m, "a")
+		must(t, p.start(ctx))
+		z := sc.only(t, ctx, "a", zk.Znode{})
+		for range 3 {
+			must(t, sc.s[1].DeleteTree(ctx, "/app"))
+			z = sc.only(t, ctx, "a", z)
+		}
+		must(t, p.stop(ctx))
+	}},
+	{"operator changes the data", func(t *testing.T, ctx context.Context, sc *scene, k keeper, m *zk.Member) {
+		p := k.make(m, "a")
+		must(t, p.start(ctx))
+		z := sc.only(t, ctx, "a", zk.Znode{})
+		_, err := sc.s[1].Set(ctx, z.Path, []byte("operator"), zk.AnyVersion)
+		must(t, err)
+		must(t, p.set(ctx, "b"))
+		sc.only(t, ctx, "b", zk.Znode{})
+		must(t, p.stop(ctx))
+	}},
+	{"snapshot installed", func(t *testing.T, ctx context.Context, sc *scene, k keeper, m *zk.Member) {
+		s, err := m.NewSession(ctx, zk.SessionConfig{Timeout: 2 * time.Minute})
+		must(t, err)
+		p := k.make(s, "a")
+		must(t, p.start(ctx))
+		z := sc.only(t, ctx, "a", zk.Znode{})
+		sc.c.Isolate(sc.at[0])
+		must(t, sc.s[1].Delete(ctx, z.Path, zk.AnyVersion))
+		for range 200 {
+			_, err := sc.s[1].Txn(ctx)
+			must(t, err)
+		}
+		must(t, sc.c.Member(sc.at[1]).Compact(ctx))
+		must(t, sc.c.Member(sc.at[2]).Compact(ctx))
+		sc.c.Heal()
+		sc.only(t, ctx, "a", z) // E8: the snapshot has brought the deletion
+		must(t, p.stop(ctx))
+	}},
+	{"backup restored", func(t *testing.T, ctx context.Context, sc *scene, k keeper, m *zk.Member) {
+		var before, with bytes.Buffer
+		_, err := sc.c.Member(sc.at[1]).Backup(ctx, &before)
+		must(t, err)
+		p := k.make(m, "a")
+		must(t, p.start(ctx))
+		z := sc.only(t, ctx, "a", zk.Znode{})
+		_, err = sc.c.Member(sc.at[1]).Backup(ctx, &with)
+		must(t, err)
+		must(t, p.set(ctx, "b"))
+		for _, backup := range []*bytes.Buffer{&before, &with} { // it is not there, or with data that is no longer its own
+			must(t, sc.c.Member(sc.at[1]).Restore(ctx, backup))
+			sc.s[1] = session(t, ctx, sc.c.Member(sc.at[1]))
+			if k.stays && backup == &with {
+				z = zk.Znode{}
+			}
+			z = sc.only(t, ctx, "b", z)
+		}
+		must(t, p.set(ctx, "c"))
+		sc.only(t, ctx, "c", zk.Znode{})
+		must(t, p.stop(ctx))
+	}},
+	{"answers lost", func(t *testing.T, ctx context.Context, sc *scene, k keeper, m *zk.Member) {
+		_, err := m.Session(ctx)
+		must(t, err)
+		for n := range 4 {
+			p := k.make(m, "a")
+			sc.c.DropForwards(sc.at[0], n)
+			must(t, p.start(ctx)) // PEER-04: one, and it is known
+			z := sc.only(t, ctx, "a", zk.Znode{})
+			sc.c.DropForwards(sc.at[0], n)
+			must(t, p.set(ctx, "b"))
+			sc.only(t, ctx, "b", zk.Znode{})
+			sc.c.DropForwards(sc.at[0], n)
+			must(t, p.stop(ctx))
+			sc.c.DropForwards(sc.at[0], 0)
+			if k.ttl {
+				must(t, sc.s[1].Delete(ctx, z.Path, zk.AnyVersion))
+			}
+			eventually(t, "it is still there", func() bool { return len(sc.here(t, ctx)) == 0 })
+		}
+	}},
+	{"stopped while cut off", func(t *testing.T, ctx context.Context, sc *scene, k keeper, m *zk.Member) {
+		p := k.make(m, "a")
+		must(t, p.start(ctx))
+		sc.c.Isolate(sc.at[0])
+		if !k.stays {
+			eventually(t, "it is still there", func() bool { return len(sc.here(t, ctx)) == 0 })
+		}
+		some, cancel := context.WithTimeout(ctx, time.Second)
+		err := p.stop(some)
+		cancel()
+		if !k.ttl { // there is nothing to remove
+			wants(t, err, context.DeadlineExceeded)
+		}
+		sc.c.Heal()
+		must(t, p.stop(ctx)) // waits
+		if k.ttl {
+			must(t, sc.s[1].Delete(ctx, "/app/here/p", zk.AnyVersion))
+		}
+		sc.nobody(t, ctx, "after Stop") // PEER-62: a phantom
+	}},
+	{"stopped while it is re-created", func(t *testing.T, ctx context.Context, sc *scene, k keeper, m *zk.Member) {
+		_, err := m.Session(ctx)
+		must(t, err)
+		sc.c.Network().Latency(2*time.Millisecond, 2*time.Millisecond)
+		for d := time.Duration(0); d < 25*time.Millisecond; d += time.Millisecond {
+			p := k.make(m, "a")
+			must(t, p.start(ctx))
+			must(t, sc.s[1].Delete(ctx, sc.only(t, ctx, "a", zk.Znode{}).Path, zk.AnyVersion))
+			time.Sleep(d)
+			must(t, p.stop(ctx))
+			list := sc.here(t, ctx)
+			if !k.ttl && len(list) > 0 {
+				t.Fatalf("stopped after %v: %+v", d, list) // PRES-S3
+			}
+			time.Sleep(5 * time.Second)
+			if now := sc.here(t, ctx); len(now) > len(list) {
+				t.Fatalf("stopped after %v: %+v", d, now)
+			}
+			for _, z := range list {
+				must(t, sc.s[1].Delete(ctx, z.Path, zk.AnyVersion))
+			}
+		}
+	}},
+	{"another stands there", func(t *testing.T, ctx context.Context, sc *scene, k keeper, m *zk.Member) {
+		_, err := sc.s[2].Create(ctx, "/app/here/p", []byte("other"), zk.Ephemeral|zk.Parents)
+		must(t, err)
+		must(t, sc.c.Quiesce(ctx))
+		p := k.make(m, "mine")
+		started := make(chan error, 1)
+		go func() { started <- p.start(ctx) }()
+		if k.busy || k.ttl {
+			time.Sleep(time.Minute)
+			if list := sc.here(t, ctx); len(started) > 0 || len(list) != 1 || list[0].Data != "other" {
+				t.Fatalf("it did not wait: %+v", list)
+			}
+			must(t, sc.s[2].Close())
+		}
+		must(t, soon(t, "not started", started))
+		if list := sc.here(t, ctx); len(list) == 2 { // of the numbered ones the other has none
+			must(t, sc.s[2].Close())
+		}
+		sc.only(t, ctx, "mine", zk.Znode{})
+		must(t, p.stop(ctx))
+	}},
+}
+
+func TestPresenceReactions(t *testing.T) {
+	for _, k := range keepers {
+		for _, r := range presenceReactions {
+			t.Run(fmt.Sprintf("%s/%s", k.name, r.event), func(t *testing.T) {
+				onStage(t, short, func(t *testing.T, ctx context.Context, sc *scene) {
+					r.fn(t, ctx, sc, k, sc.c.Member(sc.at[0]))
+					sc.c.Heal()
+					residue(t, ctx, sc.c, "/app")
+				})
+			})
+		}
+	}
+}
+
+// Stop deletes what Start has created and nothing else: neither a parent nor what another has put in its place.
+func TestPresenceStopDeletesItsOwn(t *testing.T) {
+	bubble(t, 1, zktest.Config{}, func(t *testing.T, ctx context.Context, c *zktest.Cluster) {
+		s := session(t, ctx, c.Member(0))
+		_, err := s.Create(ctx, "/dir", nil, zk.Persistent)
+		must(t, err)
+		p := recipes.NewPresence(s, "/dir/p", nil)
+		must(t, p.Start(ctx))
+		_, err = s.Txn(ctx, zk.OpDelete("/dir/p", zk.AnyVersion), zk.OpCreate("/dir/p", []byte("foreign"), zk.Persistent))
+		must(t, err)
+		synctest.Wait()
+		if !drained(p.Published()) {
+			t.Error("it says that it is there")
+		}
+		must(t, p.Stop(ctx))
+		if data, _, err := s.Get(ctx, "/dir/p"); string(data) != "foreign" || err != nil { // PRES-S2
+			t.Errorf("%q, %v", data, err)
+		}
+		must(t, s.Delete(ctx, "/dir/p", zk.AnyVersion))
+		must(t, p.Start(ctx))
+		must(t, p.Stop(ctx))
+		must(t, p.Stop(ctx))                                        // again is fine
+		if _, ok, err := s.Exists(ctx, "/dir"); !ok || err != nil { // PEER-62: the parent is not ours
+			t.Errorf("the parent is gone, %v", err)
+		}
+		wants(t, p.Set(ctx, nil), zk.ErrClosed)
+		must(t, s.Delete(ctx, "/dir", zk.AnyVersion))
+		residue(t, ctx, c, "/")
+	})
+}
+
+// drained reports whether the newest state is that nothing is there.
+func drained(states <-chan bool) bool {
+	for there := true; ; {
+		select {
+		case there = <-states:
+		default:
+			return !there
+		}
+	}
+}
+
+// Published has the newest state only, and is closed at the end.
+func TestPresencePublished(t *testing.T) {
+	bubble(t, 1, zktest.Config{}, func(t *testing.T, ctx context.Context, c *zktest.Cluster) {
+		s, other := session(t, ctx, c.Member(0)), session(t, ctx, c.Member(0))
+		p := recipes.NewPresence(s, "/p", nil)
+		if p.Published() != nil || p.ActualPath() != "" || p.Err() != nil {
+			t.Error("it was not started")
+		}
+		must(t, p.Start(ctx))
+		must(t, p.Start(ctx)) // it is started
+		states := p.Published()
+		if there := <-states; !there || p.ActualPath() != "/p" {
+			t.Errorf("there: %v, at %q", there, p.ActualPath())
+		}
+		_, err := other.Txn(ctx, zk.OpDelete("/p", zk.AnyVersion), zk.OpCreate("/p", nil, zk.Ephemeral))
+		must(t, err)
+		if there := <-states; there {
+			t.Error("another's counts")
+		}
+		must(t, other.Close())
+		if there := <-states; !there {
+			t.Error("it did not come back")
+		}
+		must(t, p.Stop(ctx))
+		for range states { // closed
+		}
+		must(t, p.Start(ctx)) // and again
+		if there := <-p.Published(); !there {
+			t.Error("it was not started again")
+		}
+		must(t, p.Stop(ctx))
+	})
+}
+
+// Two that replace each other do not go on for ever, and no state is without one (REG: no gap).
+func TestPresenceReplace(t *testing.T) {
+	bubble(t, 1, zktest.Config{}, func(t *testing.T, ctx context.Context, c *zktest.Cluster) {
+		a, b, watcher := session(t, ctx, c.Member(0)), session(t, ctx, c.Member(0)), session(t, ctx, c.Member(0))
+		first, second := recipes.NewPresence(a, "/p", []byte("first")), recipes.NewPresence(b, "/p", []byte("second"))
+		first.Replace, second.Replace = true, true
+		must(t, first.Start(ctx))
+		at := c.Member(0).Applied()
+		w, err := watcher.Watch(ctx, "/p", zk.WatchNode)
+		must(t, err)
+		must(t, second.Start(ctx))
+		time.Sleep(time.Minute)
+		if n := c.Member(0).Applied() - at; n != 1 {
+			t.Errorf("%d writes", n)
+		}
+		if gone, came := <-w.Events(), <-w.Events(); gone.Type != zk.EventDeleted || came.Type != zk.EventCreated || gone.Zxid != came.Zxid {
+			t.Errorf("%+v, %+v", gone, came)
+		}
+		w.Close()
+		if data, _, err := watcher.Get(ctx, "/p"); string(data) != "second" || err != nil {
+			t.Errorf("%q, %v", data, err)
+		}
+		must(t, second.Stop(ctx))
+		synctest.Wait()
+		if data, _, err := watcher.Get(ctx, "/p"); string(data) != "first" || err != nil {
+			t.Errorf("%q, %v", data, err)
+		}
+		must(t, first.Stop(ctx))
+		residue(t, ctx, c, "/")
+	})
+}
+
+// What is refused changes nothing, and what is published stays so.
+func TestPresenceRefused(t *testing.T) {
+	bubble(t, 1, zktest.Config{Base: zk.Config{MaxValueSize: 1000}}, func(t *testing.T, ctx context.Context, c *zktest.Cluster) {
+		s := session(t, ctx, c.Member(0))
+		big := make([]byte, 2000)
+		wants(t, recipes.NewPresence(s, "/p", big).Start(ctx), zk.ErrTooLarge)
+		p := recipes.NewPresence(s, "/p", []byte("a"))
+		must(t, p.Start(ctx))
+		wants(t, p.Set(ctx, big), zk.ErrTooLarge)
+		must(t, p.Err())
+		must(t, s.Delete(ctx, "/p", zk.AnyVersion))
+		synctest.Wait()
+		if data, _, err := s.Get(ctx, "/p"); string(data) != "a" || err != nil {
+			t.Errorf("%q, %v", data, err)
+		}
+		must(t, p.Stop(ctx))
+		_, err := s.Create(ctx, "/e", nil, zk.Ephemeral)
+		must(t, err)
+		wants(t, recipes.NewPresence(s, "/e/p", nil).Start(ctx), zk.ErrNoChildrenForEphemerals)
+
+		// A refusal after the first time is tried again.
+		own, err := c.Member(0).NewSession(ctx, zk.SessionConfig{Auth: []zk.Auth{{Scheme: "digest", Cred: []byte("a:b")}}})
+		must(t, err)
+		_, err = s.Create(ctx, "/dir", nil, zk.Persistent)
+		must(t, err)
+		p = recipes.NewPresence(s, "/dir/p", nil)
+		must(t, p.Start(ctx))
+		_, err = own.SetACL(ctx, "/dir", []zk.ACL{{Perm: zk.PermAll, Scheme: "digest", ID: zk.DigestID("a:b")}}, zk.AnyVersion)
+		must(t, err)
+		must(t, own.Delete(ctx, "/dir/p", zk.AnyVersion))
+		writes := c.Member(0).Stats().Writes
+		time.Sleep(10 * time.Minute)
+		wants(t, p.Err(), zk.ErrNoAuth)
+		if n := c.Member(0).Stats().Writes - writes; n > 500 {
+			t.Errorf("%d writes", n)
+		}
+		_, err = own.SetACL(ctx, "/dir", zk.OpenACL(), zk.AnyVersion)
+		must(t, err)
+		eventually(t, "it does not come back", func() bool { return p.Err() == nil })
+		must(t, p.Stop(ctx))
+		must(t, s.Delete(ctx, "/dir", zk.AnyVersion))
+		must(t, s.Close())
+		residue(t, ctx, c, "/")
+	})
+}
+
+// A znode with a time to live stays as long as somebody keeps it, whoever that is, and goes when nobody does.
+func TestTTLPresence(t *testing.T) {
+	bubble(t, 1, zktest.Config{Base: zk.Config{ReapInterval: time.Second}}, func(t *testing.T, ctx context.Context, c *zktest.Cluster) {
+		m := c.Member(0)
+		s := session(t, ctx, m)
+		there := func() bool { _, ok, err := s.Exists(ctx, "/p"); must(t, err); return ok }
+		a, b := recipes.NewTTLPresence(m, "/p", ttl), recipes.NewTTLPresence(s, "/p", ttl)
+		a.Data, b.Data = []byte("a"), []byte("b")
+		must(t, a.Start(ctx))
+		st, _, err := s.Exists(ctx, "/p")
+		must(t, err)
+		synctest.Wait()
+		z := m.Applied()
+		time.Sleep(20*ttl + time.Second)
+		if n := m.Applied() - z; n != 60 { // one write each third of it
+			t.Errorf("%d writes", n)
+		}
+		must(t, b.Start(ctx))
+		z = m.Applied()
+		time.Sleep(20*ttl - time.Second)
+		if n := m.Applied() - z; n < 59 || n > 61 { // together
+			t.Errorf("%d writes", n)
+		}
+		must(t, a.Stop(ctx))
+		wants(t, a.Err(), zk.ErrClosed)
+		time.Sleep(10 * ttl)
+		if now, _, err := s.Exists(ctx, "/p"); err != nil || now.Czxid != st.Czxid {
+			t.Errorf("it has gone, and come back: %+v, %v", now, err)
+		}
+		began := time.Now()
+		must(t, b.Stop(ctx))
+		if !there() {
+			t.Error("it does not outlive who kept it")
+		}
+		eventually(t, "it stays for ever", func() bool { return !there() }) // PEER-63, though there never was a child
+		if took := time.Since(began); took < ttl-ttl/3 || took > ttl+5*time.Second {
+			t.Errorf("it went after %v", took)
+		}
+
+		// Curator keeps it by a child: with that it stays, and goes after it.
+		must(t, a.Start(ctx))
+		_, err = s.Do(ctx, zk.OpCreate("/p/touch", nil, zk.Persistent).WithTTL(2*ttl))
+		must(t, err)
+		must(t, a.Stop(ctx))
+		time.Sleep(ttl + ttl/2)
+		if !there() {
+			t.Error("the child does not count")
+		}
+		eventually(t, "it stays for ever", func() bool { return !there() })
+
+		// One that is there is kept, and what was found is deleted by no one.
+		_, err = s.Do(ctx, zk.OpCreate("/p", []byte("old"), zk.Persistent).WithTTL(ttl))
+		must(t, err)
+		must(t, a.Start(ctx))
+		if data, _, err := s.Get(ctx, "/p"); string(data) != "a" || err != nil {
+			t.Errorf("%q, %v", data, err)
+		}
+		must(t, a.Set(ctx, []byte("new")))
+		time.Sleep(5 * ttl)
+		if data, _, err := s.Get(ctx, "/p"); string(data) != "new" || err != nil {
+			t.Errorf("%q, %v", data, err)
+		}
+		must(t, a.Stop(ctx))
+		eventually(t, "it stays for ever", func() bool { return !there() })
+		residue(t, ctx, c, "/")
+	})
+}
+
+func TestPresenceArguments(t *testing.T) {
+	bubble(t, 1, zktest.Config{}, func(t *testing.T, ctx context.Context, c *zktest.Cluster) {
+		s := session(t, ctx, c.Member(0))
+		p, q := recipes.NewPresence(s, "/p", nil), recipes.NewTTLPresence(s, "/p", time.Minute)
+		g := recipes.NewGroup(s, "/g")
+		join := func(layout recipes.Layout, id, data string) error {
+			g := &recipes.Group{Session: s, Path: "/g", Layout: layout}
+			_, err := g.Join(ctx, id, []byte(data))
+			return err
+		}
+		r := recipes.NewRegistry[int](s, "/r")
+		register := func(ctx context.Context, in recipes.Instance[int]) error { _, err := r.Register(ctx, in); return err }
+		reg, err := r.Register(ctx, recipes.Instance[int]{Name: "s", ID: "i"})
+		must(t, err)
+		part := func(p *recipes.Partitioner) error {
+			return p.Run(ctx, func(context.Context, string, *recipes.Held) error { return nil })
+		}
+		list := func(_ any, err error) error { return err }
+		before := c.Member(0).Stats().Writes
+		for what, err := range map[string]error{
+			"start without ctx":         p.Start(nil),
+			"stop without ctx":          p.Stop(nil),
+			"set without ctx":           p.Set(nil, nil),
+			"set before start":          p.Set(ctx, nil),
+			"no source":                 recipes.NewPresence(nil, "/p", nil).Start(ctx),
+			"relative path":             recipes.NewPresence(s, "p", nil).Start(ctx),
+			"container and ephemeral":   (&recipes.Presence{Session: s, Path: "/p", Mode: zk.Ephemeral | zk.Container}).Start(ctx),
+			"ttl: start without ctx":    q.Start(nil),
+			"ttl: stop without ctx":     q.Stop(nil),
+			"ttl: set before start":     q.Set(ctx, nil),
+			"ttl: none":                 recipes.NewTTLPresence(s, "/p", 0).Start(ctx),
+			"ttl: longer than there is": recipes.NewTTLPresence(s, "/p", 1<<62).Start(ctx),
+			"no id":                     join(recipes.Curator, "", ""),
+			"no id, kazoo":              join(recipes.Kazoo, "", ""),
+			"no id, shallow":            join(recipes.Shallow, "", ""),
+			"a slash":                   join(recipes.Curator, "a/b", ""),
+			"a slash, shallow":          join(recipes.Shallow, "a/b", ""),
+			"dots":                      join(recipes.Curator, "..", ""),
+			"looks like kazoo's":        join(recipes.Curator, strings.Repeat("a", 32)+"-x", ""),
+			"data in kazoo's layout":    join(recipes.Kazoo, "a", "data"),
+			"no such layout":            join(recipes.Selector, "a", ""),
+			"join without ctx":          list(g.Join(nil, "a", nil)),
+			"members without ctx":       list(g.Members(nil)),
+			"settled without ctx":       list(g.Settled(nil, time.Second)),
+			"no name":                   register(ctx, recipes.Instance[int]{ID: "i"}),
+			"a name with a slash":       register(ctx, recipes.Instance[int]{Name: "a/b", ID: "i"}),
+			"an id with a slash":        register(ctx, recipes.Instance[int]{Name: "a", ID: "i/j"}),
+			"no such type":              register(ctx, recipes.Instance[int]{Name: "a", Type: 9}),
+			"register without ctx":      register(nil, recipes.Instance[int]{Name: "a"}),
+			"update of another":         reg.Update(ctx, recipes.Instance[int]{Name: "t"}),
+			"update of another id":      reg.Update(ctx, recipes.Instance[int]{ID: "j"}),
+			"update of another type":    reg.Update(ctx, recipes.Instance[int]{Type: recipes.Static}),
+			"update without ctx":        reg.Update(nil, recipes.Instance[int]{}),
+			"deregister without ctx":    reg.Deregister(nil),
+			"services without ctx":      list(r.Services(nil)),
+			"instances of nothing":      list(r.Instances(ctx, "")),
+			"instances of a path":       list(r.Instances(ctx, "a/b")),
+			"pick without ctx":          list(r.Provider("s", nil).Pick(nil)),
+			"pick of a path":            list(r.Provider("a/b", nil).Pick(ctx)),
+			"items with a slash":        part(recipes.NewPartitioner(s, "/w", "a", []string{"a/b"})),
+			"items without a name":      part(recipes.NewPartitioner(s, "/w", "a", []string{""})),
+			"partition without an id":   part(recipes.NewPartitioner(s, "/w", "", []string{"a"})),
+			"partition by nothing":      recipes.NewPartitioner(s, "/w", "a", nil).Run(ctx, nil),
+			"partition without ctx":     recipes.NewPartitioner(s, "/w", "a", nil).Run(nil, nil),
+		} {
+			if !errors.Is(err, zk.ErrBadArguments) {
+				t.Errorf("%s: %v", what, err)
+			}
+		}
+		for _, err := range g.Watch(nil) {
+			wants(t, err, zk.ErrBadArguments)
+		}
+		for _, err := range r.Watch(nil, "s") {
+			wants(t, err, zk.ErrBadArguments)
+		}
+		for _, err := range r.Watch(ctx, "") {
+			wants(t, err, zk.ErrBadArguments)
+		}
+		if n := c.Member(0).Stats().Writes - before; n > 2 { // the engine has refused two
+			t.Errorf("%d writes", n)
+		}
+		must(t, reg.Deregister(ctx))
+		residue(t, ctx, c, "/")
+	})
+}
+
+// What it costs to be there is what the comments say.
+func TestPresenceCosts(t *testing.T) {
+	onStage(t, zktest.Config{}, func(t *testing.T, ctx context.Context, sc *scene) {
+		m := sc.c.Member(sc.at[0])
+		costs := func(what string, entries, mostReads int64, fn func()) {
+			t.Helper()
+			must(t, sc.c.Quiesce(ctx))
+			z, before := m.Applied(), m.Stats()
+			fn()
+			must(t, sc.c.Quiesce(ctx))
+			synctest.Wait()
+			after := m.Stats()
+			if n := int64(m.Applied() - z); n != entries || after.LinearReads != before.LinearReads {
+				t.Errorf("%s: %d log entries and %d rounds, want %d and none", what, n, after.LinearReads-before.LinearReads, entries)
+			}
+			if n := after.Reads - before.Reads; n > mostReads {
+				t.Errorf("%s: %d local reads, want at most %d", what, n, mostReads)
+			}
+		}
+		watches := func(what string, want int64) {
+			t.Helper()
+			if n := m.Stats().Watches; n != want {
+				t.Errorf("%s: %d watches, want %d", what, n, want)
+			}
+		}
+		for _, k := range keepers {
+			p := k.make(sc.s[0], "a")
+			costs(k.name+": start", 1, 2, func() { must(t, p.start(ctx)) })
+			watches(k.name, 1)
+			costs(k.name+": set", 1, 2, func() { must(t, p.set(ctx, "b")) })
+			if !k.ttl {
+				costs(k.name+": nothing", 0, 0, func() { time.Sleep(time.Minute) })
+			}
+			list := sc.here(t, ctx)
+			if !k.ttl {
+				costs(k.name+": stop", 1, 0, func() { must(t, p.stop(ctx)) })
+			} else {
+				costs(k.name+": stop", 0, 0, func() { must(t, p.stop(ctx)) })
+				must(t, sc.s[1].Delete(ctx, list[0].Path, zk.AnyVersion))
+			}
+			watches(k.name+" is gone", 0)
+		}
+		g, r := recipes.NewGroup(sc.s[0], "/app/here"), recipes.NewRegistry[string](sc.s[0], "/app")
+		var seats []*recipes.Presence
+		for i := range 10 {
+			p, err := g.Join(ctx, fmt.Sprint("p", i), nil)
+			must(t, err)
+			seats = append(seats, p)
+		}
+		costs("members", 0, 1, func() { _, err := g.Members(ctx); must(t, err) })
+		costs("services", 0, 1, func() { _, err := r.Services(ctx); must(t, err) })
+		costs("instances", 0, 1, func() { _, err := r.Instances(ctx, "here"); must(t, err) })
+		provider := r.Provider("here", nil)
+		costs("pick", 0, 1, func() { _, err := provider.Pick(ctx); wants(t, err, recipes.ErrNoInstance) })
+		some, cancel := context.WithCancel(ctx)
+		yields, done := make(chan int, 100), make(chan struct{})
+		go func() {
+			defer close(done)
+			for list := range g.Watch(some) {
+				yields <- len(list)
+			}
+		}()
+		if n := <-yields; n != 10 {
+			t.Errorf("%d members", n)
+		}
+		watches("ten members and a watch", 11)
+		costs("a member leaves", 1, 1, func() { must(t, seats[0].Stop(ctx)); <-yields })
+		cancel()
+		<-done
+		for _, p := range seats {
+			must(t, p.Stop(ctx))
+		}
+		residue(t, ctx, sc.c, "/app")
+	})
+}

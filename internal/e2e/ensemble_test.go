@@ -38,15 +38,21 @@ type server struct {
 // open starts an ensemble of what the flag says, which ends with the test.
 func open(t *testing.T) *ensemble {
 	t.Helper()
-	e := &ensemble{}
 	switch *against {
 	case "zk":
-		e.members, e.peers = zkServers(t)
+		members, peers := zkServers(t)
+		return openServers(t, members, peers)
 	case "apache":
-		e.members = apacheServers(t)
-	default:
-		t.Fatalf("-server is zk or apache, not %q", *against)
+		return openServers(t, apacheServers(t), nil)
 	}
+	t.Fatalf("-server is zk or apache, not %q", *against)
+	return nil
+}
+
+// openServers starts servers, which end with the test.
+func openServers(t *testing.T, servers []*server, peers []string) *ensemble {
+	t.Helper()
+	e := &ensemble{members: servers, peers: peers}
 	t.Cleanup(func() {
 		for _, s := range e.members {
 			if s.kill != nil {

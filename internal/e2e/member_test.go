@@ -90,6 +90,11 @@ func runMember(ctx context.Context, t *testing.T, spec memberSpec) (kill func(),
 	}
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), memberEnv+"="+string(text))
+	return runServer(ctx, t, cmd, spec.Client)
+}
+
+// runServer starts a server's process and waits until its client port serves.
+func runServer(ctx context.Context, t *testing.T, cmd *exec.Cmd, addr string) (kill func(), err error) {
 	var said safeBuffer
 	cmd.Stdout, cmd.Stderr = &said, &said
 	stdin, err := cmd.StdinPipe()
@@ -109,18 +114,18 @@ func runMember(ctx context.Context, t *testing.T, spec memberSpec) (kill func(),
 		<-ended
 		stdin.Close()
 		if text := said.String(); text != "" {
-			t.Logf("%s said:\n%s", spec.ID, text)
+			t.Logf("the server at %s said:\n%s", addr, text)
 		}
 	}
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
-	for s := (&server{addr: spec.Client}); s.mode() == ""; {
+	for s := (&server{addr: addr}); s.mode() == ""; {
 		select {
 		case <-ctx.Done():
 			kill()
-			return nil, fmt.Errorf("%s does not serve: %w", spec.ID, context.Cause(ctx))
+			return nil, fmt.Errorf("%s does not serve: %w", addr, context.Cause(ctx))
 		case <-ended:
-			return nil, fmt.Errorf("%s ended: %s", spec.ID, said.String())
+			return nil, fmt.Errorf("%s ended: %s", addr, said.String())
 		case <-tick.C:
 		}
 	}

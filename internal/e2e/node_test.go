@@ -13,9 +13,6 @@ import (
 // nodeModules is where ./install puts what node/package.json asks for.
 func nodeModules(t *testing.T) string {
 	t.Helper()
-	if dir := os.Getenv("ZK_E2E_NODE_MODULES"); dir != "" {
-		return dir
-	}
 	cache, err := os.UserCacheDir()
 	if err != nil {
 		t.Fatal(err)

@@ -92,7 +92,9 @@ func TestGroup(t *testing.T) {
 	bubble(t, 1, zktest.Config{}, func(t *testing.T, ctx context.Context, c *zktest.Cluster) {
 		m := c.Member(0)
 		s := session(t, ctx, m)
-		group := func(layout recipes.Layout) *recipes.Group { return &recipes.Group{Session: m, Path: "/g", Layout: layout} }
+		group := func(layout recipes.Layout) *recipes.Group {
+			return &recipes.Group{Session: m, Path: "/g", Layout: layout}
+		}
 		list, err := recipes.NewGroup(m, "/g").Members(ctx)
 		if err != nil || len(list) != 0 {
 			t.Fatalf("%+v, %v", list, err)

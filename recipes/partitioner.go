@@ -107,8 +107,9 @@ var errMoved = errors.New("recipes: the item is another member's now")
 // again; items that stay are not disturbed by others that move.
 //
 // It returns when ctx ends, with ctx's error; when own returns an error, with that one, unless it comes of the end of its
-// context; when own panics, by panicking with the same; and with an error of writing or reading that is not the end of a session. All
-// functions have returned then, all items are given back and the party is left, or that goes on in the background.
+// context; when own panics, by panicking with the same; and with an error of writing or reading that is not the end of a
+// session. What the other functions then return with is joined to it. All have returned, all items are given back and the
+// party is left, or that goes on in the background.
 func (p *Partitioner) Run(ctx context.Context, own func(ctx context.Context, item string, h *Held) error) error {
 	s, err := session(ctx, p.Session, "partition", p.Path)
 	if err != nil {
@@ -157,9 +158,14 @@ func (p *Partitioner) share(ctx context.Context, party *Group, items []string, o
 	defer d.close()
 	f := &floor{p: p, own: own, left: make(chan departure), at: map[string]context.CancelCauseFunc{}}
 	defer func() {
-		if panicked := f.clear(&err); panicked != nil {
+		late, panicked := f.clear()
+		if panicked != nil {
 			panic(panicked)
 		}
+		if ctx.Err() != nil && !errors.Is(err, ctx.Err()) {
+			err = errors.Join(ended(ctx), err)
+		}
+		err = errors.Join(err, late)
 	}()
 	quiet := cmp.Or(p.Quiet, time.Second)
 	still := time.NewTimer(quiet)
@@ -185,7 +191,7 @@ func (p *Partitioner) share(ctx context.Context, party *Group, items []string, o
 			}
 			f.settle(ctx)
 		case gone := <-f.left:
-			if err := f.note(gone); err != nil || gone.panicked != nil {
+			if err := f.note(gone); err != nil || f.panicked != nil {
 				return err
 			}
 			f.settle(ctx)
@@ -248,17 +254,15 @@ func (f *floor) note(gone departure) error {
 	return gone.err
 }
 
-// clear ends everything, and returns what one of the functions has panicked with. Of several errors the first one counts.
-func (f *floor) clear(err *error) (panicked any) {
+// clear ends everything, and returns what the functions have returned with, and what one of them has panicked with.
+func (f *floor) clear() (err error, panicked any) {
 	for _, end := range f.at {
 		end(errMoved)
 	}
 	for len(f.at) > 0 {
-		if late := f.note(<-f.left); *err == nil {
-			*err = late
-		}
+		err = errors.Join(err, f.note(<-f.left))
 	}
-	return f.panicked
+	return err, f.panicked
 }
 
 // work has an item's lock, again and again, until ctx ends.

@@ -309,16 +309,21 @@ func TestTimedLeaseBesideKazoo(t *testing.T) {
 			by = 2
 		}
 		must(t, h.Release(ctx))
-		sc.c.Network().Slow(zktest.Name(l), zktest.Name(sc.at[0]), 300*time.Millisecond)
-		looks, err = sc.s[by].Create(ctx, leasePath+"/"+someHex+"__lock__", nil, zk.Ephemeral|zk.Sequential)
-		must(t, err)
-		must(t, sc.s[by].Delete(ctx, leasePath+"/foreign", zk.AnyVersion)) // there are as many children as before
-		if _, there, err := sc.s[0].Exists(ctx, looks.Path, zk.Local); err != nil || there {
-			t.Fatal("it has heard of it")
+		for _, swapped := range []bool{false, true} {
+			must(t, sc.c.Quiesce(ctx))
+			sc.c.Network().Slow(zktest.Name(l), zktest.Name(sc.at[0]), 300*time.Millisecond)
+			looks, err = sc.s[by].Create(ctx, leasePath+"/"+someHex+"__lock__", nil, zk.Ephemeral|zk.Sequential)
+			must(t, err)
+			if swapped {
+				must(t, sc.s[by].Delete(ctx, leasePath+"/foreign", zk.AnyVersion)) // there are as many children as before
+			}
+			if _, there, err := sc.s[0].Exists(ctx, looks.Path, zk.Local); err != nil || there {
+				t.Fatal("it has heard of it")
+			}
+			refusedLease(t, ctx, lease)
+			sc.c.Heal()
+			must(t, sc.s[by].Delete(ctx, looks.Path, zk.AnyVersion))
 		}
-		refusedLease(t, ctx, lease)
-		sc.c.Heal()
-		must(t, sc.s[by].Delete(ctx, looks.Path, zk.AnyVersion))
 
 		for _, data := range []string{`{"version": 2, "holder": "b", "end": "2006-01-02T15:04:05"}`, `{"version": 1, "holder": "a", "end": "soon"}`, "x", "", "[]", `{}`} {
 			put(data)

@@ -131,6 +131,7 @@ func (m *Member) shutdown() {
 		cause = fmt.Errorf("%w: %w", ErrClosed, cause)
 	}
 	m.net.Close()
+	bound := time.Now().Add(closeBound)
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
@@ -155,10 +156,28 @@ func (m *Member) shutdown() {
 		m.log.Error("a store call does not return: the directory stays locked", "dir", m.cfg.Dir)
 		<-ended
 	}
+	m.awaitLate(bound)
 	if err := m.store.Close(); err != nil {
 		m.log.Warn("closing the store", "err", err)
 	}
 	close(m.done)
+}
+
+// awaitLate waits for the functions of TxnLate, which have their outcomes by now. One that does not come back, against
+// what it is told, does not keep Close beyond its bound.
+func (m *Member) awaitLate(bound time.Time) {
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		m.writes.lates.Wait()
+	}()
+	t := time.NewTimer(time.Until(bound))
+	defer t.Stop()
+	select {
+	case <-ended:
+	case <-t.C:
+		m.log.Error("a function given to TxnLate does not return")
+	}
 }
 
 // abandon undoes a failed open.

@@ -634,6 +634,49 @@ func TestTxnLate(t *testing.T) {
 	})
 }
 
+// Close waits for functions of TxnLate, so that none runs when it has returned; who calls back into the member meets
+// ErrClosed, and one that does not return keeps Close no longer than its bound (P22).
+func TestCloseWaitsForLate(t *testing.T) {
+	for _, stuck := range []bool{false, true} {
+		bubble(t, 3, zktest.Config{}, func(t *testing.T, ctx context.Context, c *zktest.Cluster) {
+			f := (leader(t, ctx, c) + 1) % 3
+			s := session(t, ctx, c.Member(f))
+			must(t, c.Quiesce(ctx))
+			c.Isolate(f)
+			short, cancel := context.WithTimeout(ctx, 100*time.Millisecond)
+			defer cancel()
+			free, began := make(chan struct{}), make(chan struct{})
+			var ended atomic.Bool
+			_, err := s.TxnLate(short, func(_ []zk.Result, err error) {
+				close(began)
+				_, err = s.Create(ctx, "/late", nil, zk.Persistent)
+				wants(t, err, zk.ErrClosed)
+				if stuck {
+					<-free
+				} else {
+					time.Sleep(time.Second)
+				}
+				ended.Store(true)
+			}, zk.OpCreate("/n", nil, zk.Persistent))
+			if !zk.MaybeApplied(err) {
+				t.Fatal(err)
+			}
+			at := time.Now()
+			must(t, c.Crash(f))
+			select {
+			case <-began:
+			default:
+				t.Error("Close did not wait for the outcome to be told")
+			}
+			if ended.Load() == stuck || time.Since(at) > 6*time.Second {
+				t.Errorf("stuck %v: Close returned after %v, the function had ended: %v", stuck, time.Since(at), ended.Load())
+			}
+			close(free)
+			synctest.Wait()
+		})
+	}
+}
+
 // Stamps go on from the newest one in the log by the leader's monotonic clock, whatever its wall clock says: they never
 // go back, and a clock that is set while its member leads changes nothing (D19).
 func TestClocksOff(t *testing.T) {

@@ -36,6 +36,8 @@ type proposer struct {
 	acked  uint64        // every frame up to this one is answered
 	flight *flight
 	closed error
+
+	lates sync.WaitGroup // functions of submitLate under way; mu is held where it grows, and none is added once closed
 }
 
 // flight is the frame that is on its way.
@@ -116,8 +118,8 @@ func (p *proposer) submit(ctx context.Context, op, path string, raw []byte) (out
 	return p.submitLate(ctx, op, path, raw, nil)
 }
 
-// submitLate is submit for callers that must know how it ended: if the error says that the request may have been
-// applied, late is called with the outcome when it is known, on a goroutine of its own.
+// submitLate is submit for callers that must know how it ended: if ctx ends when nobody knows yet whether the request
+// is applied, late is called with the outcome when it is known, on a goroutine of its own. Close waits for it.
 func (p *proposer) submitLate(ctx context.Context, op, path string, raw []byte, late func(outcome, error)) (outcome, error) {
 	began := time.Now()
 	c := &call{raw: raw, done: make(chan struct{})}
@@ -130,25 +132,39 @@ func (p *proposer) submitLate(ctx context.Context, op, path string, raw []byte, 
 		if p.withdraw(c) {
 			return outcome{}, &Error{Op: op, Path: path, Code: ErrUnavailable, Err: ctxCause(ctx)}
 		}
-		select {
-		case <-c.done: // it was answered all the same
-		default:
-			// The member goes on driving it.
+		if p.leave(c, late) {
 			p.m.stats.failures.Add(1)
-			if late != nil {
-				go func() {
-					<-c.done
-					late(c.out, c.err)
-				}()
-			}
 			return outcome{}, &Error{Op: op, Path: path, Code: ErrUnavailable, MaybeApplied: true, Err: ctxCause(ctx)}
 		}
+		<-c.done // it was answered all the same
 	}
 	if c.err != nil {
 		return outcome{}, &Error{Op: op, Path: path, Code: codeOf(c.err), MaybeApplied: c.framed, Err: unlessCode(c.err)}
 	}
 	p.m.answered(op, len(raw), time.Since(began), c.out.code)
 	return c.out, nil
+}
+
+// leave lets a caller go whose call is in a frame: the member goes on driving it. It is false where the answer is there
+// already, or comes at once because the member stops; late is not called then.
+func (p *proposer) leave(c *call, late func(outcome, error)) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	select {
+	case <-c.done:
+		return false
+	default:
+	}
+	if p.closed != nil {
+		return false
+	}
+	if late != nil {
+		p.lates.Go(func() {
+			<-c.done
+			late(c.out, c.err)
+		})
+	}
+	return true
 }
 
 // unlessCode returns err unless it is a bare Code, which says everything already.

@@ -153,7 +153,8 @@ func (s *Session) Txn(ctx context.Context, ops ...Op) ([]Result, error) {
 // TxnLate is Txn for callers that have to clean up after themselves. If ctx ends when nobody knows yet whether the
 // transaction is applied, TxnLate returns as Txn does, with MaybeApplied, and the member goes on driving it; late is
 // then called once, on a goroutine of its own, when the outcome is known, with what Txn would have returned. In all
-// other cases late is not called (E10).
+// other cases late is not called (E10). The member's Close waits for late, up to its bound: late must not
+// close the member. What late writes once the member is stopping is refused with ErrClosed.
 func (s *Session) TxnLate(ctx context.Context, late func([]Result, error), ops ...Op) ([]Result, error) {
 	raw, err := s.encode(ctx, "txn", "", ops, true)
 	if err != nil {

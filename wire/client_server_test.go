@@ -338,3 +338,37 @@ func TestServerReady(t *testing.T) {
 	must(t, p.Crash(0))
 	want(t, <-ended, zk.ErrClosed)
 }
+
+// TestClientMissesNoChange races reads that set a watch with the change that they must either show or report: CG-13,
+// and WT-20 on the way, since an event must not overtake the answer that sets its watch.
+func TestClientMissesNoChange(t *testing.T) {
+	m := member(t, zk.Config{})
+	addr := serve(t, &Server{Member: m})
+	ctx, c := newTestClient(t, ClientConfig{Servers: []string{addr}})
+	writer, err := m.NewSession(ctx, zk.SessionConfig{})
+	must(t, err)
+	_, err = writer.Create(ctx, "/x", nil, zk.Persistent)
+	must(t, err)
+	before, after := 0, 0
+	for i := range int32(1000) {
+		set := make(chan error, 1)
+		go func() { _, err := writer.Set(ctx, "/x", nil, i); set <- err }()
+		_, st, ch, err := c.GetW(ctx, "/x")
+		must(t, err)
+		if st.Version == i { // not yet: it must be told
+			before++
+			wantEvent(t, ctx, ch, zk.EventChanged, "/x")
+			must(t, <-set)
+			continue
+		}
+		after++
+		must(t, <-set)
+		select {
+		case ev := <-ch:
+			t.Fatalf("told of what it has read already: %+v", ev)
+		default:
+		}
+		must(t, c.RemoveWatches(ctx, "/x", zk.WatchTypeData))
+	}
+	t.Logf("%d reads before the change, %d after it", before, after)
+}

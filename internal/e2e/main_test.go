@@ -28,6 +28,12 @@ func TestMain(m *testing.M) {
 	flag.Parse()
 	code := m.Run()
 	printTable(os.Stdout)
+	if code == 0 && *against == "zk" && flag.Lookup("test.run").Value.String() == "" {
+		if err := compareTable("../../docs/compatibility.md"); err != nil {
+			fmt.Println(err)
+			code = 1
+		}
+	}
 	os.Exit(code)
 }
 

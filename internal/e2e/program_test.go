@@ -12,6 +12,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -142,6 +143,29 @@ func printTable(w io.Writer) {
 		sum.passed, sum.failed, sum.skipped = sum.passed+r.passed, sum.failed+r.failed, sum.skipped+r.skipped
 	}
 	fmt.Fprintf(w, "\nagainst %s: %d passed, %d failed, %d skipped\n", *against, sum.passed, sum.failed, sum.skipped)
+}
+
+// compareTable says which row of a whole run the document does not show. It may show other versions, since those
+// are what a machine has.
+func compareTable(document string) error {
+	text, err := os.ReadFile(document)
+	if err != nil {
+		return err
+	}
+	shown := map[string]bool{}
+	for line := range strings.Lines(string(text)) {
+		if cells := strings.Split(strings.TrimSpace(line), " | "); len(cells) == 6 {
+			shown[strings.Join(slices.Delete(cells, 1, 2), " | ")] = true
+		}
+	}
+	table.mu.Lock()
+	defer table.mu.Unlock()
+	for _, r := range table.rows {
+		if line := fmt.Sprintf("| %s | %s | %d | %d | %d |", r.client, r.what, r.passed, r.failed, r.skipped); r.skipped == 0 && !shown[line] {
+			return fmt.Errorf("%s does not show %s", document, line)
+		}
+	}
+	return nil
 }
 
 // safeBuffer keeps the end of what a program says while others may read it.

@@ -103,7 +103,7 @@ func (p *Presence) Stop(ctx context.Context) error {
 //
 // Time is the ensemble's, and what is overdue goes when the leader next looks (zk.Config.ReapInterval): TTL bounds from
 // below how long the znode stays. A znode that is there already is kept as it is, with its own time to live, or without one if
-// it has none.
+// it has none: Curator 5.4, for one, makes a container with a child that has the time to live.
 type TTLPresence struct {
 	noCopy noCopy
 

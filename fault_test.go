@@ -647,9 +647,9 @@ func TestCloseWaitsForLate(t *testing.T) {
 			defer cancel()
 			free, began := make(chan struct{}), make(chan struct{})
 			var ended atomic.Bool
-			_, err := s.TxnLate(short, func(_ []zk.Result, err error) {
+			_, err := s.TxnLate(short, func([]zk.Result, error) {
 				close(began)
-				_, err = s.Create(ctx, "/late", nil, zk.Persistent)
+				_, err := s.Create(ctx, "/late", nil, zk.Persistent)
 				wants(t, err, zk.ErrClosed)
 				if stuck {
 					<-free

@@ -3,7 +3,9 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -138,19 +140,55 @@ func TestInterrupted(t *testing.T) {
 	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGINT} {
 		cmd, temp := prepare("-kill=false")
 		var out bytes.Buffer
-		cmd.Stdout, cmd.Stderr = &out, &out
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		time.Sleep(2 * time.Second)
+		cmd.Stderr = &out
+		stdout := startWorking(t, cmd)
 		if err := cmd.Process.Signal(sig); err != nil {
 			t.Fatal(err)
 		}
+		discard(stdout)
 		_ = cmd.Wait() // its exit code is looked at below; it returns when the members have closed their stderr, too
 		if code := cmd.ProcessState.ExitCode(); code != 128+int(sig) || !strings.Contains(out.String(), "interrupted") {
 			t.Errorf("%v: exit code %d\n%s", sig, code, out.String())
 		}
 		empty(t, temp)
+	}
+}
+
+// TestGoRunInterrupted ends the go command alone, which does not tell the program, and stops to read what it prints.
+func TestGoRunInterrupted(t *testing.T) {
+	if testing.Short() {
+		t.Skip("starts processes")
+	}
+	if runtime.GOOS == "windows" {
+		t.Skip("no SIGTERM")
+	}
+	for _, way := range []string{"SIGTERM", "broken pipe"} {
+		temp := t.TempDir()
+		cmd := exec.Command("go", "run", ".", "-kill=false")
+		cmd.Env = append(os.Environ(), "TMPDIR="+temp)
+		stderr, err := cmd.StderrPipe() // all processes have it open
+		if err != nil {
+			t.Fatal(err)
+		}
+		stdout := startWorking(t, cmd)
+		if way == "SIGTERM" {
+			err = cmd.Process.Signal(syscall.SIGTERM)
+			discard(stdout)
+		} else {
+			err = stdout.Close()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := io.ReadAll(stderr)
+		if err != nil || !strings.Contains(string(text), "interrupted") {
+			t.Errorf("%s: %q, %v", way, text, err)
+		}
+		_ = cmd.Wait() // the go command's own end does not matter
+		left, err := filepath.Glob(filepath.Join(temp, "zk-cluster-*"))
+		if err != nil || len(left) > 0 {
+			t.Errorf("%s: %v is left, %v", way, left, err)
+		}
 	}
 }
 
@@ -162,10 +200,7 @@ func TestOrphan(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	time.Sleep(time.Second)
+	stdout := startWorking(t, cmd)
 	if err := cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
@@ -180,8 +215,32 @@ func TestOrphan(t *testing.T) {
 	case <-time.After(10 * time.Second):
 		t.Error("members live on without the first process")
 	}
+	discard(stdout)
 	_ = cmd.Wait() // it was killed
 }
+
+// startWorking starts a run and returns when its members have a leader, with what it prints from then on.
+func startWorking(t *testing.T, cmd *exec.Cmd) io.ReadCloser {
+	t.Helper()
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	lines := bufio.NewScanner(stdout)
+	for lines.Scan() {
+		if strings.Contains(lines.Text(), " leads, in term ") {
+			return stdout
+		}
+	}
+	t.Fatal("it ends without a leader")
+	return nil
+}
+
+// discard reads to the end: a pipe that is full would hold a program up.
+func discard(r io.Reader) { _, _ = io.Copy(io.Discard, r) }
 
 func TestCount(t *testing.T) {
 	for _, test := range []struct {

@@ -76,13 +76,15 @@ func run(args []string, out, errout io.Writer) int {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	defer cancel(nil)
 	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGPIPE) // nobody reads on: head, say
 	defer signal.Stop(signals)
 	go func() {
 		select {
 		case s := <-signals:
 			number, _ := s.(syscall.Signal)
 			cancel(errInterrupted{number})
+		case <-goRunEnded(ctx):
+			cancel(errInterrupted{syscall.SIGTERM})
 		case <-ctx.Done():
 		}
 	}()

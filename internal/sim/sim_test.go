@@ -151,7 +151,7 @@ func simulate(t *testing.T, sh shape) {
 	}{
 		{6, r.registerClient}, {3, r.bankClient}, {4, r.lockClient}, {4, r.queueClient}, {3, r.barrierClient}, {5, r.roomClient},
 		{3, r.sessionClient}, {2, r.mortalClient}, {3, r.onceClient}, {3, r.treeClient}, {4, r.rwClient}, {4, r.semaphoreClient},
-		{4, r.electionClient}, {3, r.counterClient}, {3, r.atomicClient},
+		{4, r.electionClient}, {3, r.counterClient}, {3, r.atomicClient}, {4, r.partitionClient},
 	} {
 		for client := range w.clients {
 			r.work.Go(func() { w.work(client, rand.New(rand.NewPCG(sh.seed, uint64(100*(i+1)+client)))) })

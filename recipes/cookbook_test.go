@@ -326,6 +326,33 @@ func severalZnodes(ctx context.Context, m *zk.Member) error {
 	})
 }
 
+func askAllSites(ctx context.Context, m *zk.Member) (committed bool, err error) {
+	p, err := recipes.NewTwoPhase(m, "/app/transfers").Propose(ctx, "transfer-17", []byte("5 from a to b"), "site-a", "site-b")
+	if err != nil {
+		return false, err
+	}
+	return p.Decision(ctx) // true: all have promised to do it
+}
+
+func takePart(ctx context.Context, m *zk.Member, prepare func([]byte) bool, finish func(id string, commit bool) error) error {
+	for p, err := range recipes.NewTwoPhase(m, "/app/transfers").Proposals(ctx, "site-a") {
+		if err != nil {
+			return err
+		}
+		if err := p.Vote(ctx, prepare(p.Request())); err != nil && !errors.Is(err, recipes.ErrDecided) {
+			return err
+		}
+		committed, err := p.Decision(ctx)
+		if err != nil {
+			return err
+		}
+		if err := finish(p.ID(), committed); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func ownRetries(ctx context.Context, call func(context.Context) error) error {
 	for attempt := 0; ; attempt++ {
 		if err := call(ctx); err == nil {

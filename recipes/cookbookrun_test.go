@@ -372,6 +372,31 @@ var cookbookRuns = map[string]func(t *testing.T, ctx context.Context, m, other *
 		must(t, severalZnodes(ctx, m))
 		holds(t, ctx, s, "/app/current", "2")
 	},
+	"askAllSites, takePart": func(t *testing.T, ctx context.Context, m, other *zk.Member) {
+		taken := make(chan error, 1)
+		go func() {
+			taken <- takePart(ctx, other, func(request []byte) bool { return string(request) == "5 from a to b" }, func(id string, commit bool) error {
+				if id != "transfer-17" || !commit {
+					t.Errorf("%s is committed: %v", id, commit)
+				}
+				return errEnough
+			})
+		}()
+		go func() {
+			for p, err := range recipes.NewTwoPhase(m, "/app/transfers").Proposals(ctx, "site-b") {
+				if err != nil {
+					t.Error(err)
+				} else if err := p.Vote(ctx, true); err != nil {
+					t.Error(err)
+				}
+				return
+			}
+		}()
+		if committed, err := askAllSites(ctx, m); !committed || err != nil {
+			t.Errorf("committed: %v, %v", committed, err)
+		}
+		wants(t, soon(t, "nobody takes part", taken), errEnough)
+	},
 	"ownRetries": func(t *testing.T, ctx context.Context, _, _ *zk.Member) {
 		calls := 0
 		must(t, ownRetries(ctx, func(context.Context) error {

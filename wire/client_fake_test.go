@@ -85,6 +85,18 @@ func later(fn func() error) <-chan error {
 	return ch
 }
 
+// result waits for what later's function returns, in the bubble's time: a call that nobody answers fails the test.
+func result(t *testing.T, ch <-chan error) error {
+	t.Helper()
+	select {
+	case err := <-ch:
+		return err
+	case <-time.After(100 * time.Hour):
+		t.Fatal("no answer")
+		return nil
+	}
+}
+
 const hour = time.Hour // a session timeout that does not come into play
 
 // TestClientBytes compares what is sent, byte for byte, and decodes what a real server has sent (sections 4, 5 and 12
@@ -256,7 +268,7 @@ func TestClientBytes(t *testing.T) {
 				done := later(func() error { return tt.do(t, c) })
 				r.expect("00000001" + tt.request)
 				r.answer(1, 11, tt.refusing, unhex(t, tt.reply)...)
-				if err := <-done; tt.refusing == 0 && err != nil || tt.refusing != 0 && !errors.Is(err, tt.refusing) {
+				if err := result(t, done); tt.refusing == 0 && err != nil || tt.refusing != 0 && !errors.Is(err, tt.refusing) {
 					t.Errorf("error %v, want %v", err, tt.refusing)
 				}
 				if c.LastZxid() != 11 { // WP-21
@@ -265,7 +277,7 @@ func TestClientBytes(t *testing.T) {
 				done = later(c.Close)
 				r.expect("00000002 fffffff5")
 				r.answer(2, 12, 0)
-				must(t, <-done)
+				must(t, result(t, done))
 				r.ended()
 			})
 		})
@@ -283,15 +295,15 @@ func TestClientHandshake(t *testing.T) {
 		r.expect("00000001 00000004 00000002 2f64 01")
 		r.answer(xidAuth, 0, 0) // out of turn (WP-40)
 		r.answer(1, 21, 0, append(appendBuffer(nil, nil), appendStat(nil, zk.Stat{})...)...)
-		must(t, <-done)
+		must(t, result(t, done))
 		done = later(func() error { _, _, _, err := c.ExistsW(t.Context(), "/e"); return err })
 		r.expect("00000002 00000003 00000002 2f65 01")
 		r.answer(2, 22, zk.ErrNoNode)
-		must(t, <-done)
+		must(t, result(t, done))
 		done = later(func() error { _, _, _, err := c.ChildrenW(t.Context(), "/c"); return err })
 		r.expect("00000003 0000000c 00000002 2f63 01")
 		r.answer(3, 23, 0, append(appendStrings(nil, nil), appendStat(nil, zk.Stat{})...)...)
-		must(t, <-done)
+		must(t, result(t, done))
 		// An event's zxid does not count: what else its transaction did may still be on its way.
 		r.send((&watcherEvent{3, stateConnected, "/other"}).append(replyHeader{xidEvent, 99, 0}.append(nil)))
 		r.nc.Close()
@@ -306,11 +318,11 @@ func TestClientHandshake(t *testing.T) {
 		done = later(func() error { _, err := c.Watch(t.Context(), "/p", zk.WatchNode); return err })
 		r.expect("00000004 0000006a 00000002 2f70 00000000")
 		r.answer(4, 24, 0, 0, 0, 0, 0)
-		must(t, <-done)
+		must(t, result(t, done))
 		done = later(func() error { _, err := c.Watch(t.Context(), "/r", zk.WatchSubtree); return err })
 		r.expect("00000005 0000006a 00000002 2f72 00000001")
 		r.answer(5, 25, 0, 0, 0, 0, 0)
-		must(t, <-done)
+		must(t, result(t, done))
 		r.nc.Close()
 
 		r, _ = f.accept(hour)
@@ -331,7 +343,7 @@ func TestClientLosesAnswers(t *testing.T) {
 		read := later(func() error { _, _, err := c.Get(t.Context(), "/g"); return err })
 		r.expect("00000002 00000004 00000002 2f67 00")
 		r.nc.Close()
-		err := <-write
+		err := result(t, write)
 		if want(t, err, zk.ErrUnavailable); !zk.MaybeApplied(err) {
 			t.Errorf("the outcome is unknown: %v", err)
 		}
@@ -345,7 +357,7 @@ func TestClientLosesAnswers(t *testing.T) {
 		r, _ = f.accept(hour)
 		r.expect("00000003 00000004 00000002 2f67 00") // the read again
 		r.answer(3, 1, zk.ErrNoNode)
-		want(t, <-read, zk.ErrNoNode)
+		want(t, result(t, read), zk.ErrNoNode)
 		c.Detach()
 	})
 }
@@ -359,7 +371,7 @@ func TestClientGivesUpWaiting(t *testing.T) {
 		r.expect("00000001 00000002 00000002 2f67 ffffffff")
 		why := errors.New("enough")
 		cancel(why)
-		err := <-write
+		err := result(t, write)
 		if want(t, err, context.Canceled); !zk.MaybeApplied(err) || !errors.Is(err, why) {
 			t.Errorf("error %v", err)
 		}
@@ -377,9 +389,9 @@ func TestClientGivesUpWaiting(t *testing.T) {
 		r.answer(1, 1, zk.ErrNoAuth)
 		r.expect("00000003 00000002 00000002 2f6a ffffffff")
 		r.answer(2, 2, zk.ErrNotEmpty)
-		want(t, <-second, zk.ErrNotEmpty)
+		want(t, result(t, second), zk.ErrNotEmpty)
 		r.answer(3, 3, 0)
-		must(t, <-third)
+		must(t, result(t, third))
 		c.Detach()
 	})
 }
@@ -406,7 +418,7 @@ func TestClientPings(t *testing.T) {
 		ping := later(func() error { return c.Ping(t.Context()) })
 		r.expect("fffffffe 0000000b")
 		r.answer(xidPing, 1, 0)
-		must(t, <-ping)
+		must(t, result(t, ping))
 		c.Detach()
 	})
 }
@@ -432,7 +444,7 @@ func TestClientLeavesLiars(t *testing.T) {
 				r, _ = f.accept(hour)
 				r.expect("00000002 00000003 00000002 2f67 00")
 				r.answer(2, 1, zk.ErrNoNode)
-				must(t, <-read)
+				must(t, result(t, read))
 				c.Detach()
 			})
 		})
@@ -444,13 +456,13 @@ func TestClientLeavesLiars(t *testing.T) {
 			read := later(func() error { _, _, err := c.Get(t.Context(), "/g"); return err })
 			r.expect("00000001 00000004 00000002 2f67 00")
 			r.answer(1, 1, 0, 0, 0, 0, 9)
-			want(t, <-read, zk.ErrMarshalling) // asking again would bring the same
+			want(t, result(t, read), zk.ErrMarshalling) // asking again would bring the same
 			r.ended()
 			r, _ = f.accept(hour)
 			write := later(func() error { _, err := c.Txn(t.Context(), OpDelete("/g", 0)); return err })
 			r.receive()
 			r.answer(2, 1, 0, unhex(t, "00000002 00 00000000 00000002 00 00000000 ffffffff 01 ffffffff")...) // two results of one step
-			err := <-write
+			err := result(t, write)
 			if want(t, err, zk.ErrMarshalling); !zk.MaybeApplied(err) {
 				t.Errorf("error %v", err)
 			}
@@ -470,9 +482,9 @@ func TestClientCloses(t *testing.T) {
 		r.expect("00000002 fffffff5")
 		want(t, c.Delete(t.Context(), "/h", -1), zk.ErrClosed)
 		r.answer(1, 1, zk.ErrNotEmpty)
-		want(t, <-write, zk.ErrNotEmpty)
+		want(t, result(t, write), zk.ErrNotEmpty)
 		r.answer(2, 2, 0)
-		must(t, <-closed)
+		must(t, result(t, closed))
 		must(t, c.Close())
 		want(t, c.Err(), zk.ErrClosed)
 
@@ -480,7 +492,7 @@ func TestClientCloses(t *testing.T) {
 		closed = later(c.Close)
 		r.expect("00000001 fffffff5")
 		r.nc.Close() // before an answer
-		want(t, <-closed, zk.ErrUnavailable)
+		want(t, result(t, closed), zk.ErrUnavailable)
 
 		c, r = f.client(ClientConfig{}, 30*time.Second)
 		r.nc.Close()

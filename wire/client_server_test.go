@@ -339,6 +339,36 @@ func TestServerReady(t *testing.T) {
 	want(t, <-ended, zk.ErrClosed)
 }
 
+// TestClientTellsWatchesApart has watches of several kinds on one path, whose events the server sends once (WT-6, WT-13,
+// WT-16).
+func TestClientTellsWatchesApart(t *testing.T) {
+	addr := serve(t, &Server{Member: member(t, zk.Config{})})
+	ctx, c := newTestClient(t, ClientConfig{Servers: []string{addr}})
+	_, err := c.Create(ctx, "/x", nil, zk.Persistent)
+	must(t, err)
+	tree, err := c.Watch(ctx, "/", zk.WatchSubtree)
+	must(t, err)
+	node, err := c.Watch(ctx, "/x", zk.WatchNode)
+	must(t, err)
+	_, _, children, err := c.ChildrenW(ctx, "/x")
+	must(t, err)
+	_, _, data, err := c.GetW(ctx, "/x")
+	must(t, err)
+	_, _, again, err := c.ExistsW(ctx, "/x")
+	must(t, err)
+	_, err = c.Create(ctx, "/x/k", nil, zk.Persistent)
+	must(t, err)
+	_, err = c.Set(ctx, "/x", nil, -1)
+	must(t, err)
+	wantEvent(t, ctx, children, zk.EventChildren, "/x")
+	wantEvent(t, ctx, data, zk.EventChanged, "/x")
+	wantEvent(t, ctx, again, zk.EventChanged, "/x")
+	wantEvent(t, ctx, node.Events(), zk.EventChildren, "/x")
+	wantEvent(t, ctx, node.Events(), zk.EventChanged, "/x")
+	wantEvent(t, ctx, tree.Events(), zk.EventCreated, "/x/k") // and not that /x has another child
+	wantEvent(t, ctx, tree.Events(), zk.EventChanged, "/x")
+}
+
 // TestClientMissesNoChange races reads that set a watch with the change that they must either show or report: CG-13,
 // and WT-20 on the way, since an event must not overtake the answer that sets its watch.
 func TestClientMissesNoChange(t *testing.T) {

@@ -164,7 +164,7 @@ var errRecord = errors.New("no record of a step")
 // sum is the checksum of a step.
 func (x Step) sum(ops []zk.Op) string {
 	h := sha256.New()
-	fmt.Fprintf(h, "%q\n", x.Name)
+	fmt.Fprintf(h, "%q reads: %v\n", x.Name, x.Reads)
 	if !x.Reads {
 		for _, op := range ops {
 			line, _ := op.AppendText(nil)

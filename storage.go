@@ -34,7 +34,8 @@ type Storage struct {
 	Stable raft.StableStore
 
 	// Snapshots keeps whole states, the two newest at least. A snapshot counts once its sink is closed; List has the
-	// newest first.
+	// newest first. If it has a method Room(bytes int64) error, that is asked before each snapshot whether there is room
+	// for one of about that size; an error puts it off.
 	Snapshots raft.SnapshotStore
 }
 
@@ -50,8 +51,9 @@ type storeConfig struct {
 type store struct {
 	*raftstore.Store
 	Snapshots   raft.SnapshotStore
-	id          string // of the member
-	storageID   string // of its Dir
+	room        func(bytes int64) error // is there room for another snapshot?
+	id          string                  // of the member
+	storageID   string                  // of its Dir
 	incarnation uint64
 }
 
@@ -92,7 +94,11 @@ func openStore(cfg storeConfig) (_ *store, err error) {
 	if err != nil {
 		return nil, err
 	}
-	return &store{Store: s, Snapshots: snapshots, id: who.ID, storageID: who.Storage, incarnation: who.Incarnation}, nil
+	room := func(int64) error { return nil }
+	if r, ok := parts.Snapshots.(interface{ Room(bytes int64) error }); ok {
+		room = func(bytes int64) error { return raftstore.Protect(func() error { return r.Room(bytes) }) }
+	}
+	return &store{Store: s, Snapshots: snapshots, room: room, id: who.ID, storageID: who.Storage, incarnation: who.Incarnation}, nil
 }
 
 // inMemory fills in what is missing.

@@ -39,6 +39,7 @@ type Member struct {
 	overQuota   seldom        // what was warned of
 	overflowed  seldom
 	suspended   seldom
+	noRoom      seldom
 	keeper      keeper
 	clock       clock
 	peers       addressBook
@@ -454,6 +455,9 @@ func (m *Member) snapshot() error {
 	if err := m.awaitUnstaged(); err != nil {
 		return err
 	}
+	if err := m.room(); err != nil {
+		return err
+	}
 	began := time.Now()
 	m.fsm.persisted.Store(&SnapshotInfo{Zxid: m.Applied()})
 	err := m.raft.Snapshot().Error()
@@ -473,6 +477,24 @@ func (m *Member) snapshot() error {
 	return err
 }
 
+// errPutOff means that a snapshot was not begun, because there is no room for it.
+var errPutOff = errors.New("snapshot put off")
+
+// room asks whether there is room for a snapshot: one that fails on the way ends the member.
+func (m *Member) room() error {
+	const each = 64 // bytes of a znode besides its path and data, or so
+	var size int64
+	m.fsm.reading(func() { size = m.fsm.st.bytes + each*int64(len(m.fsm.st.nodes)) })
+	err := m.store.room(size)
+	if err == nil {
+		return nil
+	}
+	if quiet, ok := m.noRoom.tell(); ok {
+		m.log.Warn("snapshot is put off: the log goes on growing", "err", err, "more", quiet)
+	}
+	return fmt.Errorf("%w: %w", errPutOff, err)
+}
+
 // compact takes a snapshot whenever enough log has been written.
 func (m *Member) compact() {
 	tick := time.NewTicker(time.Second)
@@ -486,10 +508,11 @@ func (m *Member) compact() {
 			if written-done < m.cfg.SnapshotBytes<<min(failures, 4) {
 				continue
 			}
-			if m.snapshot() != nil {
-				failures++
-			} else {
+			switch err := m.snapshot(); {
+			case err == nil:
 				failures, done = 0, written
+			case !errors.Is(err, errPutOff): // otherwise there may be room at the next tick
+				failures++
 			}
 		case <-m.stop:
 			return

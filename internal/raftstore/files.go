@@ -29,6 +29,9 @@ const (
 	// gigabyte.
 	syncEvery = 8 << 20
 
+	// roomBeside is what a snapshot must leave free, for the log above all.
+	roomBeside = 32 << 20
+
 	snapSuffix = ".snapshot"
 	tmpSuffix  = ".tmp"
 )
@@ -41,6 +44,7 @@ const (
 // Open says what is wrong.
 type Files struct {
 	folder folder
+	free   func() (bytes uint64, ok bool) // nil: there is always room
 	logger *slog.Logger
 
 	mu     sync.Mutex
@@ -54,7 +58,27 @@ func OpenFiles(dir string, logger *slog.Logger) (*Files, error) {
 	if err := makeDir(dir); err != nil {
 		return nil, err
 	}
-	return openFiles(directory(dir), logger)
+	s, err := openFiles(directory(dir), logger)
+	if err != nil {
+		return nil, err
+	}
+	s.free = func() (uint64, bool) { return freeIn(dir) }
+	return s, nil
+}
+
+// ErrNoRoom is returned when there is no room for another snapshot.
+var ErrNoRoom = errors.New("no room for a snapshot")
+
+// Room returns an error that wraps ErrNoRoom if a snapshot of about so many bytes would fill the disk. A snapshot that
+// fails for that ends the member, which can go on for a while without it.
+func (s *Files) Room(bytes int64) error {
+	if s.free == nil {
+		return nil
+	}
+	if free, ok := s.free(); ok && free < uint64(bytes)+roomBeside {
+		return fmt.Errorf("%w of some %d MiB: %d MiB are free", ErrNoRoom, bytes>>20, free>>20)
+	}
+	return nil
 }
 
 // NewMemory returns a store that ends with the process.

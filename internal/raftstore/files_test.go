@@ -455,3 +455,31 @@ func FuzzSnapshot(f *testing.F) {
 		}
 	})
 }
+
+// What is asked for has to fit beside what the log may need; where nobody knows how much is free, it does.
+func TestRoom(t *testing.T) {
+	s, err := OpenFiles(t.TempDir(), quiet)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, known := s.free(); known != (runtime.GOOS == "linux" || runtime.GOOS == "darwin" || runtime.GOOS == "windows") {
+		t.Errorf("free space is known: %v", known)
+	}
+	if err := s.Room(1 << 60); runtime.GOOS == "linux" && !errors.Is(err, ErrNoRoom) {
+		t.Errorf("room for an exbibyte: %v", err)
+	}
+	for _, test := range []struct {
+		free uint64
+		ok   bool
+		size int64
+		room bool
+	}{{100<<20 + roomBeside, true, 100 << 20, true}, {100<<20 + roomBeside - 1, true, 100 << 20, false}, {0, false, 100 << 20, true}} {
+		s.free = func() (uint64, bool) { return test.free, test.ok }
+		if err := s.Room(test.size); (err == nil) != test.room || err != nil && !errors.Is(err, ErrNoRoom) {
+			t.Errorf("%+v: %v", test, err)
+		}
+	}
+	if err := NewMemory(quiet).Room(1 << 60); err != nil {
+		t.Error(err)
+	}
+}

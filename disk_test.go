@@ -106,7 +106,7 @@ func TestOpenTwice(t *testing.T) {
 	wants(t, err, zk.ErrBadArguments)
 }
 
-// Many open and close cycles of an ensemble under load leave no waiter and nothing behind (P22, DX-11).
+// Many open and close cycles of an ensemble under load leave no waiter and nothing behind (P22, DX-11, PEER-66).
 func TestOpenCloseUnderLoad(t *testing.T) {
 	dir := t.TempDir()
 	for range zk.Size(2, 4, 1000) {
@@ -212,7 +212,8 @@ func TestWipedMember(t *testing.T) {
 	create(t, t.Context(), s, "/fine", zk.Persistent)
 }
 
-// A clean start and a clean close say nothing, and one process holds several ensembles (DX-8, DX-9).
+// A clean start and a clean close say nothing, and one process holds several ensembles (DX-8, DX-9,
+// PEER-67).
 func TestSilence(t *testing.T) {
 	var out bytes.Buffer
 	old := slog.Default()

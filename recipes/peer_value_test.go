@@ -84,7 +84,12 @@ func TestPeer54AddedTwice(t *testing.T) {
 		bubble(t, 3, zktest.Config{Base: zk.Config{SessionTimeout: 4 * time.Second}}, func(t *testing.T, ctx context.Context, c *zktest.Cluster) {
 			c.Network().Latency(0, 2*time.Millisecond)
 			var mu sync.Mutex
-			var sure []interval
+			type done struct {
+				interval
+				at   int // the member
+				when time.Time
+			}
+			var sure []done
 			unknown := 0
 			some, stop := context.WithTimeout(ctx, time.Minute)
 			defer stop()
@@ -100,7 +105,7 @@ func TestPeer54AddedTwice(t *testing.T) {
 						mu.Lock()
 						switch {
 						case err == nil:
-							sure = append(sure, interval{before, after})
+							sure = append(sure, done{interval{before, after}, i % 3, time.Now()})
 						case zk.MaybeApplied(err):
 							unknown++
 						}
@@ -127,13 +132,18 @@ func TestPeer54AddedTwice(t *testing.T) {
 			all.Wait()
 			c.Heal()
 			must(t, c.Quiesce(ctx))
-			total := count(t, ctx, recipes.NewCounter(c.Member(0), "/n"))
-			seen := map[int64]bool{}
-			for _, i := range sure {
-				if i.after != i.before+1 || seen[i.before] || i.after > total { // CNT-S1, CNT-S2
-					t.Errorf("an Add from %d to %d, the total is %d, twice: %v", i.before, i.after, total, seen[i.before])
+			for i := range 3 {
+				if !c.Up(i) {
+					t.Errorf("member %d has stopped: %v", i, c.Member(i).Err())
 				}
-				seen[i.before] = true
+			}
+			total := count(t, ctx, recipes.NewCounter(c.Member(0), "/n"))
+			seen := map[int64]done{}
+			for _, d := range sure {
+				if o, twice := seen[d.before]; twice || d.after != d.before+1 || d.after > total { // CNT-S1, CNT-S2
+					t.Errorf("an Add from %d to %d on member %d at %v, the total is %d; another one on member %d at %v", d.before, d.after, d.at, d.when, total, o.at, o.when)
+				}
+				seen[d.before] = d
 			}
 			if total < int64(len(sure)) || total > int64(len(sure)+unknown) { // PEER-54
 				t.Errorf("the total is %d, %d have counted and %d may have", total, len(sure), unknown)

@@ -74,7 +74,7 @@ func TestValue(t *testing.T) {
 		wants(t, v.SetIf(ctx, settings{Workers: 3}, st), zk.ErrBadVersion)
 		must(t, s.Delete(ctx, v.Path, zk.AnyVersion))
 		must(t, v.Set(ctx, settings{Workers: 5}))
-		wants(t, v.SetIf(ctx, settings{Workers: 6}, st), zk.ErrBadVersion) // version 0 again, of another incarnation
+		wants(t, v.SetIf(ctx, settings{Workers: 6}, st), zk.ErrBadVersion) // version 0 again, of another incarnation: CNT-S3
 		must(t, v.Set(ctx, settings{Workers: 7}))
 		x, err = v.Update(ctx, func(x settings) (settings, error) {
 			x.Hosts = append(x.Hosts, "a")

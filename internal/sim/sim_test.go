@@ -97,6 +97,7 @@ type run struct {
 	queues                   *queueCheck
 	stays                    *stayCheck
 	rooms                    *roomCheck
+	pacts                    *pactCheck
 	lives                    *lifeCheck
 	stamps                   *stampCheck
 	digests                  *digestCheck
@@ -109,6 +110,7 @@ func simulate(t *testing.T, sh shape) {
 		shape: sh, t: t, h: newHistory(), settle: 2*longestLife*sh.timeout + 2*time.Second, clocks: newClocks(sh.seed), leaving: map[int]bool{},
 		registers: newHistory(), bank: newHistory(), barrier: newHistory(), moves: newHistory(), counts: &countCheck{h: newHistory()}, locks: &lockCheck{h: newHistory(), holds: map[*hold]struct{}{}},
 		stays: &stayCheck{h: newHistory(), open: map[*recipes.Held]*stay{}},
+		pacts: &pactCheck{list: map[string]*pact{}},
 		rooms: &roomCheck{h: newHistory()}, lives: newLifeCheck(), stamps: newStampCheck(), digests: newDigestCheck(), mirrors: map[int][]*mirror{},
 	}
 	anybody := rand.New(rand.NewPCG(sh.seed, 4))
@@ -152,6 +154,7 @@ func simulate(t *testing.T, sh shape) {
 		{6, r.registerClient}, {3, r.bankClient}, {4, r.lockClient}, {4, r.queueClient}, {3, r.barrierClient}, {5, r.roomClient},
 		{3, r.sessionClient}, {2, r.mortalClient}, {3, r.onceClient}, {3, r.treeClient}, {4, r.rwClient}, {4, r.semaphoreClient},
 		{4, r.electionClient}, {3, r.counterClient}, {3, r.atomicClient}, {4, r.partitionClient},
+		{2, r.proposeClient}, {pactSites, r.siteClient},
 	} {
 		for client := range w.clients {
 			r.work.Go(func() { w.work(client, rand.New(rand.NewPCG(sh.seed, uint64(100*(i+1)+client)))) })
@@ -370,13 +373,14 @@ func (r *run) check() {
 		}
 	}
 	lives := r.lives.list()
-	for _, err := range []error{early(lives), buried(lives, alive), r.stamps.check(), r.numbers.check(), misled(r.rooms.visits(), roomSize), together(r.stays.stays(), mostUnits)} {
+	for _, err := range []error{early(lives), buried(lives, alive), r.stamps.check(), r.numbers.check(), misled(r.rooms.visits(), roomSize), together(r.stays.stays(), mostUnits), r.pacts.check()} {
 		if err != nil {
 			r.t.Error(err)
 		}
 	}
-	r.t.Logf("operations: registers %d, bank %d, counter %d, transactions %d, locks and elections %d, read-write locks and semaphores %d, queues %d, barrier %d, double barrier %d; %d sessions, %d numbers, %d stamps, %d digests compared",
-		len(r.registers.ops), len(r.bank.ops), len(r.counts.list), len(r.moves.ops), len(r.locks.h.ops), len(r.stays.stays()), len(r.queues.h.ops), len(r.barrier.ops), len(r.rooms.list), len(lives), len(r.numbers.list), len(r.stamps.seen), r.digests.compared)
+	committed, aborted := r.pacts.count()
+	r.t.Logf("operations: registers %d, bank %d, counter %d, transactions %d, locks and elections %d, read-write locks and semaphores %d, queues %d, barrier %d, double barrier %d; %d proposals committed, %d aborted; %d sessions, %d numbers, %d stamps, %d digests compared",
+		len(r.registers.ops), len(r.bank.ops), len(r.counts.list), len(r.moves.ops), len(r.locks.h.ops), len(r.stays.stays()), len(r.queues.h.ops), len(r.barrier.ops), len(r.rooms.list), committed, aborted, len(lives), len(r.numbers.list), len(r.stamps.seen), r.digests.compared)
 	r.linearizable("registers", registers, r.registers)
 	r.linearizable("bank", transfers, r.bank)
 	r.linearizable("transactions", serial, r.moves)

@@ -47,7 +47,7 @@ func onceAnHour(ctx context.Context, m *zk.Member, report func(context.Context) 
 func effectsInTheTree(ctx context.Context, h *recipes.Held, state []byte) error {
 	_, err := h.Session().Txn(ctx, h.Guard(), zk.OpSet("/app/state", state, zk.AnyVersion))
 	if errors.Is(err, zk.ErrGuard) {
-		return h.Err() // the right was lost: nothing was written
+		return errors.Join(err, h.Err()) // the right was lost: nothing was written
 	}
 	return err
 }
@@ -351,6 +351,42 @@ func takePart(ctx context.Context, m *zk.Member, prepare func([]byte) bool, fini
 		}
 	}
 	return nil
+}
+
+func migrateOnce(ctx context.Context, m *zk.Member) error {
+	return recipes.Migrate(ctx, m, "/app/migrations",
+		recipes.Step{Name: "users", Ops: func(context.Context, *zk.Session) ([]zk.Op, error) {
+			return []zk.Op{zk.OpCreate("/app/users", nil, zk.Persistent|zk.Parents)}, nil
+		}},
+		recipes.Step{Name: "limit of users", Ops: func(context.Context, *zk.Session) ([]zk.Op, error) {
+			return []zk.Op{zk.OpCreate("/app/users/limit", []byte("10"), zk.Persistent)}, nil
+		}},
+	)
+}
+
+func typedZnodes(ctx context.Context, m *zk.Member, use func(path, plan string) error) error {
+	plans := recipes.NewModel[string](m, "/tenants/{tenant}/plan") // any type: JSON, or a codec of your own
+	if err := plans.Put(ctx, "/tenants/acme/plan", "free"); err != nil {
+		return err
+	}
+	for item, err := range plans.All(ctx) { // of all tenants, as of one zxid
+		if err == nil {
+			err = use(item.Path, item.Value)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func rulesForPaths(ctx context.Context, s *zk.Session) error {
+	schema := &recipes.Schema{Closed: true, Rules: []recipes.Rule{
+		{Pattern: "/tenants/{tenant}/conf", Ephemeral: recipes.Cannot, NoDelete: true},
+		{Pattern: "/tenants/{tenant}/workers/*", Ephemeral: recipes.Must},
+	}}
+	_, err := schema.On(s).Create(ctx, "/tenants/acme/workers/7", nil, zk.Persistent)
+	return err // a *recipes.SchemaError: nothing was sent
 }
 
 func ownRetries(ctx context.Context, call func(context.Context) error) error {

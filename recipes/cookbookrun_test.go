@@ -397,6 +397,31 @@ var cookbookRuns = map[string]func(t *testing.T, ctx context.Context, m, other *
 		}
 		wants(t, soon(t, "nobody takes part", taken), errEnough)
 	},
+	"migrateOnce": func(t *testing.T, ctx context.Context, m, other *zk.Member) {
+		must(t, migrateOnce(ctx, m))
+		must(t, migrateOnce(ctx, other))
+		s, err := other.Session(ctx)
+		must(t, err)
+		holds(t, ctx, s, "/app/users/limit", "10")
+	},
+	"typedZnodes": func(t *testing.T, ctx context.Context, m, _ *zk.Member) {
+		given(t, ctx, m, "/tenants/zoo/plan", "paid")
+		var plans []string
+		must(t, typedZnodes(ctx, m, func(path, plan string) error {
+			plans = append(plans, path+" "+plan)
+			return nil
+		}))
+		if want := []string{"/tenants/acme/plan free", "/tenants/zoo/plan paid"}; !slices.Equal(plans, want) {
+			t.Errorf("%q, want %q", plans, want)
+		}
+	},
+	"rulesForPaths": func(t *testing.T, ctx context.Context, m, _ *zk.Member) {
+		s := given(t, ctx, m, "/tenants/acme/workers", "")
+		err := rulesForPaths(ctx, s)
+		if _, ok := errors.AsType[*recipes.SchemaError](err); !ok {
+			t.Errorf("error is %v", err)
+		}
+	},
 	"ownRetries": func(t *testing.T, ctx context.Context, _, _ *zk.Member) {
 		calls := 0
 		must(t, ownRetries(ctx, func(context.Context) error {

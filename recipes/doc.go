@@ -7,7 +7,12 @@
 //   - All together: [Barrier], [DoubleBarrier], [Latch].
 //   - Who is there: [Presence], [TTLPresence], [Group]; who works on what: [Partitioner]; where a service is: [Registry], [Provider].
 //   - Shared data: [Counter], [Value], [Cache], and transactions that read before they write: [Atomically].
-//   - Work for whoever has time: [Queue], [ShardedQueue].
+//   - Who is there: [Presence], [TTLPresence], [Group]; who offers a service: [Registry], [Provider].
+//   - Work for whoever has time: [Queue], [ShardedQueue]; a fixed set shared by all: [Partitioner].
+//   - All or nothing, by several participants: [TwoPhase].
+//   - The shape of the tree: [Schema], [Model], [Migrate].
+//
+// docs/recipes.md has an answer of a few lines for each problem, and the tests of each recipe.
 //
 // A recipe is a struct with exported fields for its options and a constructor that takes what is required. The first
 // argument is a [zk.SessionSource]: with a *zk.Member each call uses the member's live shared session, so that the

@@ -307,18 +307,25 @@ func (m *Member) boot(ctx context.Context) (err error) {
 		m.afterConfig(servers)
 	}
 	voters := m.voterIDs()
+	if slices.Contains(voters, m.cfg.ID) {
+		m.warnOfTwo(len(voters))
+	}
 	switch {
 	case len(voters) == 1 && voters[0] == m.cfg.ID:
 		m.work.Go(func() { m.net.TimeoutNow(m.life) })
 	case founding && slices.Contains(voters, m.cfg.ID):
-		if len(voters) == 2 {
-			m.log.Warn("an ensemble of two stops when either member does: use one or three")
-		}
 		m.work.Go(func() { m.firstElection(voters) })
 	case len(m.cfg.Join) > 0 && (fresh || !m.cfg.NonVoter && !slices.Contains(voters, m.cfg.ID)):
 		m.work.Go(m.join) // again, if it was stopped before it had its vote
 	}
 	return nil
+}
+
+// warnOfTwo warns of an ensemble that is less available than one member alone.
+func (m *Member) warnOfTwo(voters int) {
+	if voters == 2 {
+		m.log.Warn("an ensemble of two stops when either member does: use one or three")
+	}
 }
 
 func isVoterSuffrage(s raft.Server) bool { return s.Suffrage == raft.Voter }

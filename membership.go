@@ -301,7 +301,11 @@ func (m *Member) remove(ctx context.Context, l *leadership, id string) error {
 		}
 	}
 	m.raft.RemoveServer(raft.ServerID(id), 0, time.Second)
-	return m.configured(ctx, l, func(s *state) bool { return !s.isServer(id) })
+	if err := m.configured(ctx, l, func(s *state) bool { return !s.isServer(id) }); err != nil {
+		return err
+	}
+	m.warnOfTwo(voters)
+	return nil
 }
 
 // spare makes sure that the ensemble has a quorum without one of its voters.

@@ -71,3 +71,39 @@ func TestSuspensionIsWarnedOf(t *testing.T) {
 		c.Heal()
 	})
 }
+
+// An ensemble of two is warned of: by each member that opens one, founded or there already, and by who removes a third.
+// One that is about to grow is not, nor one of three.
+func TestTwoMembersAreWarnedOf(t *testing.T) {
+	const text = "an ensemble of two"
+	var log logLines
+	bubble(t, 2, zktest.Config{Base: zk.Config{Logger: auditTo(&log)}}, func(t *testing.T, ctx context.Context, c *zktest.Cluster) {
+		if n := log.count(text); n != 2 {
+			t.Errorf("founding it: %d warnings", n)
+		}
+		log.take()
+		must(t, c.Crash(0))
+		must(t, c.Restart(ctx, 0))
+		if n := log.count(text); n != 1 {
+			t.Errorf("opening it again: %d warnings", n)
+		}
+	})
+	bubble(t, 1, zktest.Config{Base: zk.Config{Logger: auditTo(&log)}}, func(t *testing.T, ctx context.Context, c *zktest.Cluster) {
+		log.take()
+		for range 2 {
+			_, err := c.Add(ctx, true)
+			must(t, err)
+		}
+		eventually(t, "three vote", func() bool {
+			list, err := c.Member(0).Members(ctx)
+			return err == nil && len(list) == 3 && list[0].Voter && list[1].Voter && list[2].Voter
+		})
+		if n := log.count(text); n != 0 {
+			t.Errorf("growing to three: %d warnings", n)
+		}
+		must(t, c.Remove(ctx, (leader(t, ctx, c)+1)%3))
+		if n := log.count(text); n != 1 {
+			t.Errorf("shrinking to two: %d warnings", n)
+		}
+	})
+}

@@ -362,7 +362,7 @@ func (c *conn) flush() bool {
 	if len(c.out) == 0 {
 		return c.ctx.Err() == nil
 	}
-	_, err := c.nc.Write(c.out)
+	err := send(c.nc, c.out)
 	if cap(c.out) == writeChunk {
 		writePool.Put((*[writeChunk]byte)(c.out[:writeChunk]))
 	}

@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"crypto/x509/pkix"
 	"encoding/asn1"
+	"encoding/binary"
 	"errors"
 	"net"
 	"slices"
@@ -78,4 +79,22 @@ func subjectOf(nc net.Conn) string {
 		return ""
 	}
 	return name.String()
+}
+
+// send writes frames. Over TLS each has records of its own, as from ZooKeeper: kazoo waits for its socket to be readable
+// before it takes the next frame, and does not see one that came in the same record as the last.
+func send(nc net.Conn, frames []byte) error {
+	t, ok := nc.(*tls.Conn)
+	if !ok {
+		_, err := nc.Write(frames)
+		return err
+	}
+	for len(frames) > 0 {
+		n := 4 + int(binary.BigEndian.Uint32(frames))
+		if _, err := t.Write(frames[:n]); err != nil {
+			return err
+		}
+		frames = frames[n:]
+	}
+	return nil
 }

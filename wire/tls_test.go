@@ -174,3 +174,34 @@ func TestHandshakes(t *testing.T) {
 		t.Errorf("%d rejected", n)
 	}
 }
+
+// Each answer over TLS comes in a record of its own, though many are sent at once: clients that ask whether their socket
+// is readable do not see what a record held beyond the frame that they took.
+func TestFrameByRecord(t *testing.T) {
+	m := member(t, zk.Config{})
+	a := newAuthority(t)
+	cfg := &tls.Config{Certificates: []tls.Certificate{a.issue(pkix.Name{CommonName: "server"})}}
+	s := &Server{Member: m, TLS: cfg}
+	nc, err := tls.Dial("tcp", serveOn(t, s, s.ServeTLS), &tls.Config{RootCAs: a.pool})
+	must(t, err)
+	c := use(t, nc)
+	if !c.connect(connectRequest{timeout: 10_000, hasRO: true}) {
+		t.Fatal("no session")
+	}
+	const n = 50
+	var pings []byte
+	for range n {
+		pings = append(pings, 0, 0, 0, 8, 0xff, 0xff, 0xff, 0xfe, 0, 0, 0, 11)
+	}
+	_, err = nc.Write(pings)
+	must(t, err)
+	for range n {
+		b := make([]byte, 4096)
+		must(t, nc.SetReadDeadline(time.Now().Add(patience)))
+		got, err := nc.Read(b) // of one record
+		must(t, err)
+		if got != 4+replyHeaderSize {
+			t.Fatalf("a record of %d bytes", got)
+		}
+	}
+}

@@ -30,6 +30,7 @@ type memberSpec struct {
 	ID, Dir string
 	Peers   []zk.Peer
 	Client  string // address of the ZooKeeper port
+	TLS     string // directory with certificates; "" means plain connections only
 }
 
 // serveMember is the life of a member's process, until in ends.
@@ -54,6 +55,12 @@ func serveMember(text string, in io.Reader) error {
 		return err
 	}
 	s := &wire.Server{Member: m, Words: []string{"*"}, Limits: wire.Limits{PerAddress: -1}}
+	if spec.TLS != "" {
+		s.OnePort = true
+		if s.TLS, err = serverTLS(spec.TLS); err != nil {
+			return err
+		}
+	}
 	go func() {
 		io.Copy(io.Discard, in)
 		s.Close()
@@ -67,6 +74,12 @@ func serveMember(text string, in io.Reader) error {
 // zkServers describes three members of one ensemble, each a process of this test binary, and where they reach each other.
 func zkServers(t *testing.T) (list []*server, addrs []string) {
 	t.Helper()
+	return zkServersWith(t, "")
+}
+
+// zkServersWith is zkServers for clients that may use TLS, with a directory that certificates filled.
+func zkServersWith(t *testing.T, certificates string) (list []*server, addrs []string) {
+	t.Helper()
 	const n = 3
 	var peers []zk.Peer
 	for i := range n {
@@ -74,7 +87,7 @@ func zkServers(t *testing.T) (list []*server, addrs []string) {
 		addrs = append(addrs, peers[i].Addr)
 	}
 	for i := range n {
-		spec := memberSpec{ID: peers[i].ID, Dir: filepath.Join(t.TempDir(), peers[i].ID), Peers: peers, Client: loopback(freePort(t))}
+		spec := memberSpec{ID: peers[i].ID, Dir: filepath.Join(t.TempDir(), peers[i].ID), Peers: peers, Client: loopback(freePort(t)), TLS: certificates}
 		list = append(list, &server{addr: spec.Client, run: func(ctx context.Context) (func(), error) { return runMember(ctx, t, spec) }})
 	}
 	return list, addrs

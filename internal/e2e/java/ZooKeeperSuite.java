@@ -275,6 +275,14 @@ final class ZooKeeperSuite extends Suite {
         });
     }
 
+    void secure() {
+        add("x509_identity", base -> {
+            Client c = open();
+            c.create(base, ONE, Ids.CREATOR_ALL_ACL, CreateMode.PERSISTENT);
+            equal(c.getACL(base, new Stat()), Arrays.asList(new ACL(Perms.ALL, new Id("x509", "CN=e2e client"))));
+        });
+    }
+
     void watches() {
         add("one_shot_watches", base -> {
             Client c = open(), w = open();
@@ -491,6 +499,9 @@ final class ZooKeeperSuite extends Suite {
         ZooKeeperSuite s = new ZooKeeperSuite(args[0]);
         say("client Java-ZooKeeper " + Info.MAJOR + "." + Info.MINOR + "." + Info.MICRO);
         s.calls();
+        if (Boolean.getBoolean("zookeeper.client.secure")) {
+            s.secure();
+        }
         s.watches();
         s.sessions();
         s.kill();

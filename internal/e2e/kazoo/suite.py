@@ -3,6 +3,7 @@
 
 import datetime
 import logging
+import os
 import subprocess
 import sys
 import threading
@@ -20,6 +21,7 @@ from kazoo.retry import KazooRetry
 from kazoo.security import OPEN_ACL_UNSAFE, make_acl, make_digest_acl
 
 HOSTS = sys.argv[1]
+TLS = os.environ.get("ZK_E2E_TLS")  # a directory with certificates: all connections use them
 BOUND = 30  # seconds that a wait may take before the case has failed
 CASES = []
 
@@ -43,8 +45,14 @@ def case(fn):
     return fn
 
 
+def tls_case(fn):
+    return case(fn) if TLS else fn
+
+
 def connect(**options):
     options.setdefault("timeout", 10)
+    if TLS:
+        options.update(use_ssl=True, ca=TLS + "/ca.pem", certfile=TLS + "/cert.pem", keyfile=TLS + "/key.pem")
     client = KazooClient(hosts=options.pop("hosts", HOSTS), randomize_hosts=True, **options)
     client.start(timeout=BOUND)
     return client
@@ -273,6 +281,14 @@ def acls_and_auth(clients, base):
     raises(errors.NoAuthError, other.set, base, b"x")
     raises(errors.BadVersionError, c.set_acls, base, OPEN_ACL_UNSAFE, version=0)
     raises(errors.InvalidACLError, c.set_acls, base, [make_acl("nosuch", "x", all=True)])
+
+
+@tls_case
+def x509_identity(clients, base):
+    c = clients()
+    c.create(base, acl=[make_acl("auth", "", all=True)])
+    (acl,), _ = c.get_acls(base)
+    equal((acl.id.scheme, acl.id.id), ("x509", "CN=e2e client"))
 
 
 @case

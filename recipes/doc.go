@@ -5,7 +5,6 @@
 //   - Only one at a time, or only so many: [Lock], [RWLock], [LockAll], [Semaphore]; for a time, whatever happens: [TimedLease].
 //   - One of many, and who it is: [Election].
 //   - All together: [Barrier], [DoubleBarrier], [Latch].
-//   - Who is there: [Presence], [TTLPresence], [Group]; who works on what: [Partitioner]; where a service is: [Registry], [Provider].
 //   - Shared data: [Counter], [Value], [Cache], and transactions that read before they write: [Atomically].
 //   - Who is there: [Presence], [TTLPresence], [Group]; who offers a service: [Registry], [Provider].
 //   - Work for whoever has time: [Queue], [ShardedQueue]; a fixed set shared by all: [Partitioner].

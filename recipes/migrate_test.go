@@ -180,7 +180,7 @@ func TestMigrateAtOnce(t *testing.T) {
 }
 
 // Who has lost the lock and does not know it yet does not take a step that another has taken meanwhile: the lock is part of the
-// transaction (PEER-71, MIG-S1).
+// transaction (PEER-68, MIG-S1).
 func TestMigrateLockLost(t *testing.T) {
 	bubble(t, 3, zktest.Config{}, func(t *testing.T, ctx context.Context, c *zktest.Cluster) {
 		at := follower(t, ctx, c)

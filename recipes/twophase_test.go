@@ -156,7 +156,7 @@ func TestTwoPhaseVotesAtOnce(t *testing.T) {
 	})
 }
 
-// Nobody waits for who does not vote: whoever takes part decides when the time is over (2PC-L1, PEER-72).
+// Nobody waits for who does not vote: whoever takes part decides when the time is over (2PC-L1, PEER-69).
 func TestTwoPhaseDeadline(t *testing.T) {
 	bubble(t, 3, zktest.Config{}, func(t *testing.T, ctx context.Context, c *zktest.Cluster) {
 		at := follower(t, ctx, c)

@@ -24,13 +24,13 @@ const (
 
 var (
 	// ruleRow is where docs/spec defines a rule: the first cell of a row of a table.
-	ruleRow = regexp.MustCompile(`(?m)^\| ([A-Z]+-[A-Z]?\d+|[A-Z]\d{1,2}|REENT-S\d) \|`)
+	ruleRow = regexp.MustCompile(`(?m)^\| ([A-Z0-9]+-[A-Z]?\d+|[A-Z]\d{1,2}|REENT-S\d) \|`)
 
 	// decisionRow is where docs/design.md defines a decision.
 	decisionRow = regexp.MustCompile(`(?m)^\| (D\d+) \|`)
 
 	// citation is one rule, or a run of them: DM-12, DM-12 to DM-14, P9–P12.
-	citation = regexp.MustCompile(`\b((?:DM|WT|SS|CG|WP|TR|PEER)-|HELD-[SL]|REENT-S|LOCK-[SL]|RW-[SL]|MULTI-[SL]|SEM-[SL]|REV-[SL]|TL-S|ELEC-[SL]|LATCH-S|CNT-[SL]|VAL-[SL]|STM-[SL]|CACHE-[SL]|PRES-[SL]|GRP-[SL]|PART-[SL]|REG-[SL]|BAR-[SL]|DB-[SL]|Q-[SL]|[PE])(\d+)\b(?:(?: to |[-–…])(?:\b((?:DM|WT|SS|CG|WP|TR|PEER)-|HELD-[SL]|LOCK-[SL]|RW-[SL]|MULTI-[SL]|SEM-[SL]|REV-[SL]|TL-S|ELEC-[SL]|LATCH-S|CNT-[SL]|VAL-[SL]|STM-[SL]|CACHE-[SL]|PRES-[SL]|GRP-[SL]|PART-[SL]|REG-[SL]|BAR-[SL]|DB-[SL]|Q-[SL]|[PE]))?(\d+)\b)?`)
+	citation = regexp.MustCompile(`\b((?:DM|WT|SS|CG|WP|TR|PEER)-|HELD-[SL]|REENT-S|LOCK-[SL]|RW-[SL]|MULTI-[SL]|SEM-[SL]|REV-[SL]|TL-S|ELEC-[SL]|LATCH-S|CNT-[SL]|VAL-[SL]|STM-[SL]|CACHE-[SL]|PRES-[SL]|GRP-[SL]|PART-[SL]|REG-[SL]|2PC-[SL]|SCHEMA-S|MODEL-S|MIG-[SL]|BAR-[SL]|DB-[SL]|Q-[SL]|[PE])(\d+)\b(?:(?: to |[-–…])(?:\b((?:DM|WT|SS|CG|WP|TR|PEER)-|HELD-[SL]|LOCK-[SL]|RW-[SL]|MULTI-[SL]|SEM-[SL]|REV-[SL]|TL-S|ELEC-[SL]|LATCH-S|CNT-[SL]|VAL-[SL]|STM-[SL]|CACHE-[SL]|PRES-[SL]|GRP-[SL]|PART-[SL]|REG-[SL]|2PC-[SL]|SCHEMA-S|MODEL-S|MIG-[SL]|BAR-[SL]|DB-[SL]|Q-[SL]|[PE]))?(\d+)\b)?`)
 
 	decision = regexp.MustCompile(`\bD(\d{1,2})\b`)
 )

@@ -394,7 +394,7 @@ var presenceReactions = []struct {
 		_, err = sc.c.Member(sc.at[1]).Backup(ctx, &with)
 		must(t, err)
 		must(t, p.set(ctx, "b"))
-		for _, backup := range []*bytes.Buffer{&before, &with} { // it is not there, or with data that is no longer its own
+		for _, backup := range []*bytes.Buffer{&with, &before} { // it is there with data that is no longer its own, or not at all
 			must(t, sc.c.Member(sc.at[1]).Restore(ctx, backup))
 			sc.s[1] = session(t, ctx, sc.c.Member(sc.at[1]))
 			if k.stays && backup == &with {
@@ -505,6 +505,34 @@ func TestPresenceReactions(t *testing.T) {
 		}
 	}
 }
+
+// A session that was attached elsewhere goes on, and its znode with it: the next session puts its own in that place.
+func TestPresenceOfAMovedSession(t *testing.T) {
+	onStage(t, zktest.Config{}, func(t *testing.T, ctx context.Context, sc *scene) {
+		next := session(t, ctx, sc.c.Member(sc.at[0]))
+		p := recipes.NewPresence(sourceFunc(func(context.Context) (*zk.Session, error) {
+			if sc.s[0].Err() == nil {
+				return sc.s[0], nil
+			}
+			return next, nil
+		}), "/app/here/p", nil)
+		must(t, p.Start(ctx))
+		moved, err := sc.c.Member(sc.at[1]).Attach(ctx, sc.s[0].ID(), sc.s[0].Listener().Password(), zk.SessionConfig{Timeout: time.Minute})
+		must(t, err)
+		eventually(t, "it is another session's", func() bool {
+			list := sc.here(t, ctx)
+			return len(list) == 1 && list[0].Stat.EphemeralOwner == next.ID()
+		})
+		must(t, moved.Close())
+		must(t, p.Err())
+		must(t, p.Stop(ctx))
+		residue(t, ctx, sc.c, "/app")
+	})
+}
+
+type sourceFunc func(context.Context) (*zk.Session, error)
+
+func (f sourceFunc) Session(ctx context.Context) (*zk.Session, error) { return f(ctx) }
 
 // Stop deletes what Start has created and nothing else: neither a parent nor what another has put in its place.
 func TestPresenceStopDeletesItsOwn(t *testing.T) {

@@ -179,8 +179,8 @@ func TestMigrateAtOnce(t *testing.T) {
 	})
 }
 
-// Who has lost the lock and does not know it yet does not take a step that another has taken meanwhile: the lock is part of the
-// transaction (PEER-68, MIG-S1).
+// Who has lost the lock and does not know it yet does not take a step that another has taken meanwhile: its transaction is the one
+// that creates the record (PEER-68, MIG-S1).
 func TestMigrateLockLost(t *testing.T) {
 	bubble(t, 3, zktest.Config{}, func(t *testing.T, ctx context.Context, c *zktest.Cluster) {
 		at := follower(t, ctx, c)

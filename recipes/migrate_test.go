@@ -320,8 +320,7 @@ func TestMigrateReactions(t *testing.T) {
 
 		// An operator deletes what stands in line.
 		makes, waits = begin(ctx, s, other)
-		var line []string
-		line = below(t, ctx, c.Member(at), migrations+"-lock")
+		line := below(t, ctx, c.Member(at), migrations+"-lock")
 		slices.SortFunc(line, func(a, b string) int {
 			x, _ := zk.Sequence(a)
 			y, _ := zk.Sequence(b)

@@ -273,6 +273,7 @@ func TestTwoPhaseSites(t *testing.T) {
 		}
 		// The same id again is another proposal, of which nothing is left.
 		p2 := propose(t, ctx, recipes.NewTwoPhase(c.Member(0), "/2pc"), "t", "a")
+		must(t, c.Quiesce(ctx))
 		wants(t, own.Vote(ctx, true), recipes.ErrBroken)
 		_, err = own.Decision(ctx)
 		wants(t, err, recipes.ErrBroken)

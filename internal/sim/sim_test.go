@@ -345,6 +345,7 @@ func (r *run) check() {
 	}
 	r.drain(ctx, s)
 	r.mortal(ctx, s)
+	r.agrees(ctx)
 	r.counted(ctx, s)
 	// Ephemerals go with their sessions, everywhere; then all members agree (P10, P18, CG-4).
 	time.Sleep(r.settle)

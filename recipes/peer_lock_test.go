@@ -527,6 +527,22 @@ func TestPeer11LateRelease(t *testing.T) {
 		must(t, h.Release(ctx))
 		must(t, again.Verify(ctx)) // PEER-11
 		must(t, again.Release(ctx))
+		// Even the name may be taken again while a release is on its way: it deletes the incarnation that it holds.
+		h = acquire(t, ctx, sc.locks[0])
+		must(t, sc.c.Quiesce(ctx))
+		sc.c.Network().Isolate(zktest.Name(sc.at[0]))
+		short, stop := context.WithTimeout(ctx, 500*time.Millisecond)
+		defer stop()
+		wants(t, h.Release(short), context.DeadlineExceeded)
+		must(t, sc.s[1].Delete(ctx, h.Path(), zk.AnyVersion))
+		_, err := sc.s[1].Create(ctx, h.Path(), nil, zk.Ephemeral)
+		must(t, err)
+		sc.c.Heal()
+		must(t, h.Release(ctx))
+		if st, ok, err := sc.s[1].Exists(ctx, h.Path()); !ok || st.EphemeralOwner != sc.s[1].ID() { // PEER-11, HELD-S4
+			t.Errorf("a late release deleted a newer znode: %+v, %v", st, err)
+		}
+		must(t, sc.s[1].Delete(ctx, h.Path(), zk.AnyVersion))
 	})
 }
 

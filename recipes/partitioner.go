@@ -158,7 +158,7 @@ func (p *Partitioner) share(ctx context.Context, party *Group, items []string, o
 	defer d.close()
 	f := &floor{p: p, own: own, left: make(chan departure), at: map[string]context.CancelCauseFunc{}}
 	defer func() {
-		late, panicked := f.clear()
+		panicked, late := f.clear()
 		if panicked != nil {
 			panic(panicked)
 		}
@@ -254,15 +254,15 @@ func (f *floor) note(gone departure) error {
 	return gone.err
 }
 
-// clear ends everything, and returns what the functions have returned with, and what one of them has panicked with.
-func (f *floor) clear() (err error, panicked any) {
+// clear ends everything, and returns what one of the functions has panicked with, and what they have returned with.
+func (f *floor) clear() (panicked any, err error) {
 	for _, end := range f.at {
 		end(errMoved)
 	}
 	for len(f.at) > 0 {
 		err = errors.Join(err, f.note(<-f.left))
 	}
-	return err, f.panicked
+	return f.panicked, err
 }
 
 // work has an item's lock, again and again, until ctx ends.

@@ -113,6 +113,13 @@ func (w *worker) retire() {
 	}
 }
 
+// count is how often each item was begun.
+func (f *plant) count() map[string]int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return maps.Clone(f.begun)
+}
+
 // want is what the items' owners are to be.
 func (f *plant) want(ids ...string) map[string]string { return recipes.Rendezvous(ids, f.items) }
 
@@ -152,9 +159,10 @@ func TestPartitioner(t *testing.T) {
 		c := f.hire(ctx, f.c.Member(f.at[0]), "c")
 		eventually(t, "c gets nothing", func() bool { return maps.Equal(f.shared(a, b, c), f.want("a", "b", "c")) })
 		three := f.shared(a, b, c)
+		begun := f.count()
 		for _, item := range f.items { // who stays is not disturbed
-			if times := map[bool]int{true: 1, false: 2}[one[item] == two[item]] + moved(map[string]string{"": two[item]}, map[string]string{"": three[item]}); f.begun[item] != times {
-				t.Errorf("%s was begun %d times, want %d: %s, %s, %s", item, f.begun[item], times, one[item], two[item], three[item])
+			if times := map[bool]int{true: 1, false: 2}[one[item] == two[item]] + moved(map[string]string{"": two[item]}, map[string]string{"": three[item]}); begun[item] != times {
+				t.Errorf("%s was begun %d times, want %d: %s, %s, %s", item, begun[item], times, one[item], two[item], three[item])
 			}
 		}
 		began = time.Now()
@@ -282,26 +290,26 @@ func TestPartitionerReactions(t *testing.T) {
 			f.c.Heal()
 		},
 		"leader changes": func(t *testing.T, ctx context.Context, f *plant, m *zk.Member, a, b *worker) {
-			before := maps.Clone(f.begun)
+			before := f.count()
 			for range 3 {
 				must(t, m.TransferLeadership(ctx, ""))
 				time.Sleep(3 * time.Second)
 			}
-			if !maps.Equal(f.begun, before) { // nothing is lost
-				t.Errorf("begun %v, before %v", f.begun, before)
+			if now := f.count(); !maps.Equal(now, before) { // nothing is lost
+				t.Errorf("begun %v, before %v", now, before)
 			}
 		},
 		"operator deletes an item's lock": func(t *testing.T, ctx context.Context, f *plant, m *zk.Member, a, b *worker) {
 			for _, item := range f.items {
-				before := f.begun[item]
+				before := f.count()[item]
 				list, err := (&recipes.Lock{Session: f.s[1], Path: "/app/work/locks/" + item}).Contenders(ctx)
 				must(t, err)
 				must(t, f.s[1].Delete(ctx, list[0].Path, zk.AnyVersion))
-				eventually(t, "not begun again", func() bool { f.mu.Lock(); defer f.mu.Unlock(); return f.begun[item] > before })
+				eventually(t, "not begun again", func() bool { return f.count()[item] > before })
 			}
 		},
 		"operator deletes the seats": func(t *testing.T, ctx context.Context, f *plant, m *zk.Member, a, b *worker) {
-			before := maps.Clone(f.begun)
+			before := f.count()
 			for range 3 {
 				names, _, err := f.s[1].Children(ctx, "/app/work/party")
 				must(t, err)
@@ -310,8 +318,8 @@ func TestPartitionerReactions(t *testing.T) {
 				}
 				time.Sleep(5 * time.Second)
 			}
-			if !maps.Equal(f.begun, before) { // a blink moves nothing
-				t.Errorf("begun %v, before %v", f.begun, before)
+			if now := f.count(); !maps.Equal(now, before) { // a blink moves nothing
+				t.Errorf("begun %v, before %v", now, before)
 			}
 		},
 		"operator deletes the tree": func(t *testing.T, ctx context.Context, f *plant, m *zk.Member, a, b *worker) {

@@ -23,7 +23,7 @@ import (
 //
 // It is enforced by those who use it, not by the ensemble: programs without it, and access control lists, know nothing of it.
 // Steps are checked before they are sent, each by itself, with the path as the caller gives it: that of a numbered znode is
-// without its number, and parents that zk.Parents makes are not looked at.
+// without its number, and parents that zk.Parents makes are not looked at. All methods are safe for concurrent use.
 type Schema struct {
 	noCopy noCopy
 
@@ -94,7 +94,8 @@ type Rule struct {
 	Watched    Allowance // Must: reads without a watch are refused
 	NoDelete   bool
 
-	// Check, if not nil, says what is wrong with data that is to be written. Its error is wrapped in a *SchemaError.
+	// Check, if not nil, says what is wrong with data that is to be written; nil stands for null. It is called on the caller's
+	// goroutine, by several at once. Its error is wrapped in a *SchemaError.
 	Check func(path string, data []byte) error
 
 	// For documents and for SchemaJSON.

@@ -565,7 +565,8 @@ func TestTwoPhaseCost(t *testing.T) {
 			}
 		}
 		var sites []string
-		for i := range 100 {
+		n := size(500, 100) // at most 500 are allowed
+		for i := range n {
 			sites = append(sites, fmt.Sprint("s", i))
 		}
 		var p *recipes.Proposal
@@ -585,7 +586,7 @@ func TestTwoPhaseCost(t *testing.T) {
 		for _, site := range sites[2:] {
 			own = append(own, asked(t, ctx, tp, site, 1)...)
 		}
-		costs("wait", 0, 101, func() {
+		costs("wait", 0, int64(n+1), func() {
 			for _, p := range append(own, p) {
 				list = append(list, deciding(ctx, p))
 			}
@@ -594,7 +595,7 @@ func TestTwoPhaseCost(t *testing.T) {
 		for _, p := range own[1:] {
 			costs("vote", 1, 0, func() { must(t, p.Vote(ctx, true)) })
 		}
-		costs("the last vote, and the decision", 1, -101, func() {
+		costs("the last vote, and the decision", 1, -int64(n+1), func() {
 			must(t, own[0].Vote(ctx, true))
 			decided(t, true, list...)
 		})

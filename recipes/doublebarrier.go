@@ -151,6 +151,7 @@ func (b *DoubleBarrier) gather(ctx context.Context, c *contender) (*Membership, 
 	defer cancel()
 	var own, ready, older <-chan zk.Event // nil where none is armed
 	round := zk.Token(0)                  // that created the ready which stands
+	begun := zk.Token(0)                  // that created one since our znode is there, which may be gone
 	for {
 		if own == nil {
 			_, st, ch, err := c.s.GetW(watching, c.path)
@@ -172,6 +173,9 @@ func (b *DoubleBarrier) gather(ctx context.Context, c *contender) (*Membership, 
 		var again bool
 		var m *Membership
 		var err error
+		if round == 0 {
+			round = begun
+		}
 		switch {
 		case round != 0 && (b.AllowLate || c.token < round):
 			m, err = b.admit(ctx, c, round)
@@ -188,8 +192,8 @@ func (b *DoubleBarrier) gather(ctx context.Context, c *contender) (*Membership, 
 			select { // it may be our own znode that is gone
 			case <-own:
 				own = nil
-			case <-ready:
-				ready = nil
+			case ev := <-ready:
+				ready, begun = nil, began(ev)
 			default:
 			}
 			continue
@@ -197,8 +201,8 @@ func (b *DoubleBarrier) gather(ctx context.Context, c *contender) (*Membership, 
 		select {
 		case <-own:
 			own = nil
-		case <-ready:
-			ready = nil
+		case ev := <-ready:
+			ready, begun = nil, began(ev)
 		case <-older:
 			older = nil
 		case <-ctx.Done():
@@ -207,13 +211,22 @@ func (b *DoubleBarrier) gather(ctx context.Context, c *contender) (*Membership, 
 	}
 }
 
+// began returns the round that a change of ready began, if it did. A member of kazoo's deletes ready when it starts to
+// leave: others may find it gone already.
+func began(ev zk.Event) zk.Token {
+	if ev.Type == zk.EventCreated {
+		return zk.Token(ev.Zxid)
+	}
+	return 0
+}
+
 // begin creates ready if Size members are there. Again means that something has changed meanwhile.
 func (b *DoubleBarrier) begin(ctx context.Context, c *contender) (again bool, err error) {
 	st, _, err := c.s.Exists(ctx, b.Path)
 	if err != nil || st.NumChildren < b.Size {
 		return false, explain(ctx, err)
 	}
-	r, err := b.look(ctx, c.s, c.path)
+	r, err := b.look(ctx, c.s, c.path, 0)
 	if err != nil {
 		return false, explain(ctx, err)
 	}
@@ -231,7 +244,7 @@ func (b *DoubleBarrier) outlast(ctx, watching context.Context, c *contender, old
 	if older != nil {
 		return false, older, nil
 	}
-	r, err := b.look(ctx, c.s, c.path)
+	r, err := b.look(ctx, c.s, c.path, 0)
 	if err == nil && r.round != 0 && r.others == 0 {
 		return true, nil, explain(ctx, b.clear(ctx, c.s, r.round))
 	}
@@ -251,13 +264,13 @@ type room struct {
 	members int
 	digest  uint64 // of the members' names
 
-	// The members of the round, one excepted; with AllowLate all members.
+	// The members of the round that was asked for, one excepted; with AllowLate all members while its ready stands.
 	others          int
 	lowest, highest string // paths
 }
 
-// look takes in the room. Self is not among the others.
-func (b *DoubleBarrier) look(ctx context.Context, s *zk.Session, self string) (r room, err error) {
+// look takes in the room. Self is not among the others; those are of a round, or, if that is 0, of the one under way.
+func (b *DoubleBarrier) look(ctx context.Context, s *zk.Session, self string, round zk.Token) (r room, err error) {
 	err = s.View(ctx, func(v *zk.View) error {
 		r = room{zxid: v.Zxid()}
 		switch z, err := v.Get(b.ready()); {
@@ -266,6 +279,11 @@ func (b *DoubleBarrier) look(ctx context.Context, s *zk.Session, self string) (r
 		case !errors.Is(err, zk.ErrNoNode):
 			return err
 		}
+		of := round
+		if of == 0 {
+			of = r.round
+		}
+		late := b.AllowLate && of == r.round
 		hash := fnv.New64a()
 		for name, err := range v.Children(b.Path) {
 			if err != nil {
@@ -277,12 +295,12 @@ func (b *DoubleBarrier) look(ctx context.Context, s *zk.Session, self string) (r
 			}
 			r.members++
 			fmt.Fprintln(hash, name)
-			if path == self || r.round == 0 {
+			if path == self || of == 0 {
 				continue
 			}
 			if z, err := v.Get(path); err != nil {
 				return err
-			} else if !b.AllowLate && zk.Token(z.Stat.Czxid) > r.round {
+			} else if !late && zk.Token(z.Stat.Czxid) > of {
 				continue
 			}
 			if r.others++; r.lowest == "" {
@@ -369,14 +387,14 @@ func (m *Membership) wait(ctx context.Context) error {
 				return err
 			}
 		}
-		room, err := b.look(ctx, s, m.Path())
+		room, err := b.look(ctx, s, m.Path(), m.round)
 		if err != nil {
 			return explain(ctx, err)
 		}
-		if room.round != m.round { // somebody has seen the end of it
-			return m.out(ctx)
-		}
 		if room.others == 0 {
+			if room.round != m.round { // somebody has cleared up already
+				return m.out(ctx)
+			}
 			if !inside {
 				err = b.clear(ctx, s, m.round)
 			} else {

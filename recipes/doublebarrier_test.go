@@ -547,10 +547,23 @@ func TestDoubleBarrierEvents(t *testing.T) {
 			must(t.T, t.s[1].Delete(t.ctx, "/db/ready", zk.AnyVersion))
 			// Four are there at one moment, so a round may begin with them.
 			again := admitted(t.T, waits) // DB-S1
-			for _, m := range m {
-				must(t.T, m.Leave(t.ctx))
-			}
-			end(t, "", leaving(t.ctx, again))
+			left := leaving(t.ctx, m[0])
+			still(t.T, "two are inside", left) // ready or not: kazoo's members delete it when they begin to leave
+			second := leaving(t.ctx, m[1])
+			still(t.T, "one is inside", left)
+			must(t.T, m[2].Leave(t.ctx))
+			end(t, "all have left", left, second, leaving(t.ctx, again))
+		},
+		"ready goes at once": func(t *room) { // a member of kazoo's comes last, and has left before anybody looks
+			a, b := t.come(0), t.come(1)
+			still(t.T, "too few are there", a)
+			_, err := t.s[2].Txn(t.ctx, zk.OpCreate("/db/k", nil, zk.Ephemeral), zk.OpCreate("/db/ready", nil, zk.Persistent),
+				zk.OpDelete("/db/ready", zk.AnyVersion), zk.OpDelete("/db/k", zk.AnyVersion))
+			must(t.T, err)
+			m := [2]*recipes.Membership{admitted(t.T, a), admitted(t.T, b)}
+			left := leaving(t.ctx, m[0])
+			still(t.T, "one is inside", left)
+			end(t, "all have left", left, leaving(t.ctx, m[1]))
 		},
 		"operator deletes everything": func(t *room) {
 			a := t.come(0)

@@ -10,9 +10,11 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -183,7 +185,7 @@ func apacheServers(t *testing.T) []*server {
 	const n = 3
 	var config []string
 	for i := range n {
-		config = append(config, fmt.Sprintf("server.%d=127.0.0.1:%d:%d;127.0.0.1:%d", i+1, freePort(t), freePort(t), freePort(t)))
+		config = append(config, fmt.Sprintf("server.%d=%s:%d:%d;%s:%d", i+1, host, freePort(t), freePort(t), host, freePort(t)))
 	}
 	var list []*server
 	for i := range n {
@@ -200,12 +202,21 @@ func apacheServers(t *testing.T) []*server {
 	return list
 }
 
-// freePort finds a port that nobody listens on, out of the range that the kernel gives to connections.
+// host is where all servers of this process's tests listen: loopback has many addresses, and another run of the tests
+// on this machine takes other ones.
+var host = fmt.Sprintf("127.%d.%d.%d", 1+os.Getpid()>>16&0x3f, os.Getpid()>>8&0xff, os.Getpid()&0xff)
+
+var taken sync.Map // ports that freePort gave out
+
+// freePort finds a port of host that nobody was given, out of the range that the kernel gives to connections.
 func freePort(t *testing.T) int {
 	t.Helper()
-	for range 100 {
+	for range 1000 {
 		port := 20000 + rand.IntN(10000)
-		if l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port))); err == nil {
+		if _, again := taken.LoadOrStore(port, true); again {
+			continue
+		}
+		if l, err := net.Listen("tcp", loopback(port)); err == nil {
 			l.Close()
 			return port
 		}

@@ -93,7 +93,7 @@ func zkServersWith(t *testing.T, certificates string) (list []*server, addrs []s
 	return list, addrs
 }
 
-func loopback(port int) string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)) }
+func loopback(port int) string { return net.JoinHostPort(host, strconv.Itoa(port)) }
 
 // runMember starts a member's process and waits until it serves.
 func runMember(ctx context.Context, t *testing.T, spec memberSpec) (kill func(), err error) {

@@ -35,16 +35,16 @@ type patroni struct {
 
 const patroniConfig = `scope: e2e
 name: %[1]s
-restapi: {listen: "127.0.0.1:%[2]d", connect_address: "127.0.0.1:%[2]d"}
+restapi: {listen: "%[8]s:%[2]d", connect_address: "%[8]s:%[2]d"}
 zookeeper: {hosts: [%[3]s]}
 bootstrap:
   dcs:
     {ttl: 8, loop_wait: 1, retry_timeout: 3, maximum_lag_on_failover: 1048576, postgresql: {use_pg_rewind: true, use_slots: true}}
   initdb: [encoding: UTF8, locale: C, auth: trust, no-sync]
-  pg_hba: [local all all trust, host all all 127.0.0.1/32 trust, host replication all 127.0.0.1/32 trust]
+  pg_hba: [local all all trust, host all all 127.0.0.0/8 trust, host replication all 127.0.0.0/8 trust]
 postgresql:
-  listen: "127.0.0.1:%[4]d"
-  connect_address: "127.0.0.1:%[4]d"
+  listen: "%[8]s:%[4]d"
+  connect_address: "%[8]s:%[4]d"
   data_dir: %[5]s
   bin_dir: %[6]s
   pgpass: %[5]s.pgpass
@@ -60,7 +60,7 @@ func newPatroni(t *testing.T, e *ensemble, name, dir, bin string, account *sysca
 	p := &patroni{t: t, name: name, dir: dir, bin: bin, rest: freePort(t), port: freePort(t), account: account}
 	p.data, p.configFile = filepath.Join(dir, name), filepath.Join(dir, name+".yml")
 	hosts := `"` + strings.ReplaceAll(e.connect(), ",", `", "`) + `"`
-	text := fmt.Sprintf(patroniConfig, name, p.rest, hosts, p.port, p.data, bin, dir)
+	text := fmt.Sprintf(patroniConfig, name, p.rest, hosts, p.port, p.data, bin, dir, host)
 	if err := os.WriteFile(p.configFile, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -141,7 +141,7 @@ func (p *patroni) stop() {
 // is asks patroni's REST interface whether it is "leader" or "replica".
 func (p *patroni) is(role string) error {
 	client := http.Client{Timeout: 5 * time.Second}
-	r, err := client.Get(fmt.Sprintf("http://127.0.0.1:%d/%s", p.rest, role))
+	r, err := client.Get(fmt.Sprintf("http://%s/%s", loopback(p.rest), role))
 	if err != nil {
 		return err
 	}
@@ -155,7 +155,7 @@ func (p *patroni) is(role string) error {
 func (p *patroni) sql(query string) (string, error) {
 	ctx, cancel := context.WithTimeout(p.t.Context(), 10*time.Second)
 	defer cancel()
-	b, err := p.command(ctx, filepath.Join(p.bin, "psql"), "-XAtq", "-v", "ON_ERROR_STOP=1", "-h", "127.0.0.1", "-p", strconv.Itoa(p.port), "-U", "admin", "-c", query, "postgres").CombinedOutput()
+	b, err := p.command(ctx, filepath.Join(p.bin, "psql"), "-XAtq", "-v", "ON_ERROR_STOP=1", "-h", host, "-p", strconv.Itoa(p.port), "-U", "admin", "-c", query, "postgres").CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("%s: %w: %s", query, err, b)
 	}

@@ -175,6 +175,20 @@ func TestPeer03DyingSession(t *testing.T) {
 	})
 }
 
+// A name is not enough: who finds a znode of another session in the place of its own is not in line any more.
+func TestPeer03AnotherInItsPlace(t *testing.T) {
+	onStage(t, zktest.Config{}, func(t *testing.T, ctx context.Context, sc *scene) {
+		h := acquire(t, ctx, sc.locks[0])
+		next := queue(t, ctx, sc.locks[1])
+		path := inLine(t, ctx, sc.locks[0])[1].Path
+		_, err := sc.s[2].Txn(ctx, zk.OpDelete(path, zk.AnyVersion), zk.OpCreate(path, nil, zk.Ephemeral))
+		must(t, err)
+		wants(t, soon(t, "waits by the znode of another", next).err, recipes.ErrBroken) // PEER-03
+		must(t, sc.s[2].Delete(ctx, path, zk.AnyVersion))
+		must(t, h.Release(ctx))
+	})
+}
+
 // A create whose answer is lost made one znode, and it is found.
 func TestPeer04LostAnswer(t *testing.T) {
 	onStage(t, zktest.Config{}, func(t *testing.T, ctx context.Context, sc *scene) {

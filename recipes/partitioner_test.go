@@ -13,6 +13,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -223,11 +224,11 @@ func TestPartitionerStorm(t *testing.T) {
 		a := f.hire(ctx, f.s[1], "a")
 		f.shared(a)
 		g := &recipes.Group{Session: f.s[2], Path: "/app/work/party", Layout: recipes.Shallow}
-		assignments := 0
+		var assignments atomic.Int32
 		b := recipes.NewPartitioner(f.s[2], "/app/work", "b", f.items)
 		b.Quiet = 2 * time.Second
 		b.Assign = func(members, items []string) map[string]string {
-			assignments++
+			assignments.Add(1)
 			if !slices.IsSorted(members) || !slices.IsSorted(items) {
 				t.Errorf("%q, %q", members, items)
 			}
@@ -244,13 +245,13 @@ func TestPartitionerStorm(t *testing.T) {
 			time.Sleep(200 * time.Millisecond)
 		}
 		synctest.Wait()
-		if assignments > 1 {
-			t.Errorf("%d assignments", assignments)
+		if n := assignments.Load(); n > 1 {
+			t.Errorf("%d assignments", n)
 		}
 		began := time.Now()
 		eventually(t, "b gets nothing", func() bool { return maps.Equal(f.shared(a, w), f.want("a", "b")) })
-		if took := time.Since(began); took < 15*time.Second || assignments != 1 {
-			t.Errorf("handed over after %v, by %d assignments", took, assignments)
+		if took := time.Since(began); took < 15*time.Second || assignments.Load() != 1 {
+			t.Errorf("handed over after %v, by %d assignments", took, assignments.Load())
 		}
 		a.retire()
 		w.retire()

@@ -14,6 +14,6 @@
 // every recipe serves whoever waits. Each checker has a test that feeds it wrong histories.
 //
 // A seed fixes the faults and the work, not how goroutines interleave nor raft's own jitter: a failure is
-// diagnosed from the record and the histories that it leaves behind, which -artifacts keeps, and a seed is worth running
-// many times.
+// diagnosed from the record and the histories that it leaves behind, in a directory that it names or where -artifacts
+// puts them, and a seed is worth running many times.
 package sim

@@ -3,6 +3,7 @@
 package sim
 
 import (
+	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -97,15 +98,31 @@ func (r *run) linearizable(name string, model porcupine.Model, h *history) { // 
 		return
 	}
 	r.t.Errorf("%s: history is %v", name, result)
-	path := filepath.Join(r.t.ArtifactDir(), fmt.Sprintf("%s-%d.html", name, r.seed))
+	path := filepath.Join(r.place(), fmt.Sprintf("%s-%d.html", name, r.seed))
 	if err := porcupine.VisualizePath(model, info, path); err == nil {
 		r.t.Logf("see %s", path)
 	}
 }
 
+// place is where a run leaves its histories: with go test -artifacts where that puts them, else in a directory that
+// outlives the test, unlike that of the test.
+func (r *run) place() string {
+	if f := flag.Lookup("test.artifacts"); f != nil && f.Value.String() == "true" {
+		return r.t.ArtifactDir()
+	}
+	if r.left == "" {
+		dir, err := os.MkdirTemp("", fmt.Sprintf("zk-sim-%d-", r.seed))
+		if err != nil {
+			return r.t.ArtifactDir()
+		}
+		r.left = dir
+	}
+	return r.left
+}
+
 // leave writes the record and the histories of a failed run where they can be found.
 func (r *run) leave() {
-	dir := r.t.ArtifactDir()
+	dir := r.place()
 	for name, text := range map[string]string{
 		"record": r.h.text(), "registers": r.registers.text(), "bank": r.bank.text(), "counter": fmt.Sprintf("%+v\n", r.counts.list), "transactions": r.moves.text(), "lock": r.locks.h.text(),
 		"queue": r.queues.h.text(), "barrier": r.barrier.text(), "rooms": fmt.Sprintf("%+v\n", r.rooms.visits()),
@@ -115,7 +132,29 @@ func (r *run) leave() {
 			r.t.Log(err)
 		}
 	}
-	r.t.Logf("the record and the histories of this run are in %s; go test -artifacts keeps them", dir)
+	r.t.Logf("the record and the histories of this run are in %s", dir)
+}
+
+// TestHistoryIsLeft: what a failed run leaves is there when its test has ended, and can be read.
+func TestHistoryIsLeft(t *testing.T) {
+	var dir string
+	t.Run("a run", func(t *testing.T) {
+		r := &run{shape: shape{seed: 7}, t: t, h: newHistory(), registers: newHistory(), bank: newHistory(), barrier: newHistory(), moves: newHistory(),
+			counts: &countCheck{h: newHistory()}, locks: &lockCheck{h: newHistory()}, stays: &stayCheck{h: newHistory()}, rooms: &roomCheck{h: newHistory()},
+			lives: newLifeCheck(), queues: &queueCheck{h: newHistory()}}
+		r.h.note("crash %s", "m1")
+		r.registers.add(3, 1, registerIn{key: "/register/0", write: true, value: "x"}, registerOut{unknown: true}, forever)
+		r.leave()
+		dir = r.place()
+	})
+	if f := flag.Lookup("test.artifacts"); f.Value.String() != "true" {
+		defer os.RemoveAll(dir)
+	}
+	for name, want := range map[string]string{"record": "crash m1", "registers": "open  client 3"} {
+		if text, err := os.ReadFile(filepath.Join(dir, name+"-7.txt")); err != nil || !strings.Contains(string(text), want) {
+			t.Errorf("%s: %q, %v", name, text, err)
+		}
+	}
 }
 
 // did is an operation of a history that a test of a checker makes up.

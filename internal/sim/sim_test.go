@@ -81,6 +81,7 @@ type run struct {
 	t      *testing.T
 	c      *zktest.Cluster
 	h      *history        // the record
+	left   string          // the directory of its histories, once there is one
 	ctx    context.Context // ends with the faults
 	work   sync.WaitGroup  // ends with the faults
 	watch  sync.WaitGroup  // ends with the run

@@ -67,6 +67,9 @@ func (m *Member) Shutdown(ctx context.Context) error {
 	if m.running("shutdown") != nil {
 		return m.Close()
 	}
+	m.mu.Lock()
+	m.leaving = true // what keeps znodes in the tree must not open a session for them now
+	m.mu.Unlock()
 	farewellCtx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var farewell, watching sync.WaitGroup

@@ -54,6 +54,7 @@ type Member struct {
 	mu      sync.Mutex // guards the fields below
 	cause   error      // why the member stopped by itself
 	closing bool
+	leaving bool // Shutdown takes its leave: no more sessions are opened
 	shared  *Session
 	opening chan struct{} // closed when the shared session has been opened, or not; nil when nobody does
 	role    RoleInfo
@@ -189,6 +190,12 @@ func (m *Member) NewSession(ctx context.Context, cfg SessionConfig) (*Session, e
 	}
 	if err := m.running("new session"); err != nil {
 		return nil, err
+	}
+	m.mu.Lock()
+	leaving := m.leaving
+	m.mu.Unlock()
+	if leaving {
+		return nil, &Error{Op: "new session", Code: ErrClosed}
 	}
 	cfg, ids, err := m.negotiate("new session", cfg)
 	if err != nil {

@@ -64,7 +64,8 @@ func (t *RaftTransport) AppendEntriesPipeline(raft.ServerID, raft.ServerAddress)
 
 // AppendEntries sends a request. Of many or large entries it sends the first
 // few and cuts args down to these, so that raft, which looks at args again
-// when the answer is there, goes on with the rest.
+// when the answer is there, goes on with the rest. It names no commit index
+// beyond these entries: see committed.
 //
 // If that fails it returns when the next attempt is worth while: see outlast. A
 // heartbeat, which raft sends from a goroutine of its own, does not wait.
@@ -152,7 +153,7 @@ func (n *Net) appendEntries(p *peer, args *raft.AppendEntriesRequest, resp *raft
 	if err != nil {
 		return err
 	}
-	args.Entries = args.Entries[:count]
+	args.Entries, args.LeaderCommitIndex = args.Entries[:count], committed(args, count)
 	for {
 		was := n.sentTerm.Load()
 		if was >= args.Term || n.sentTerm.CompareAndSwap(was, args.Term) {

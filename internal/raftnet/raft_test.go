@@ -628,6 +628,12 @@ func (j *journal) len() int {
 	return len(j.texts)
 }
 
+func (j *journal) all() []string {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return slices.Clone(j.texts)
+}
+
 func (j *journal) Apply(l *raft.Log) any {
 	j.mu.Lock()
 	j.texts = append(j.texts, string(l.Data))

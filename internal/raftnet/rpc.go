@@ -105,6 +105,17 @@ func appendRequest(b []byte, req any) ([]byte, error) {
 	return nil, fmt.Errorf("raftnet: cannot send %T", req)
 }
 
+// committed is what a request with so many of its entries may say is committed:
+// no more than it shows. A follower has been compared with the leader up to the
+// last entry of the request, yet raft commits up to the end of the follower's
+// own log, and there may be entries of a deposed leader there that nobody else
+// has. A leader that has just begun can name a commit index beyond the request:
+// it reads where its log ends before its first entry is stored, and what is
+// committed after that entry is.
+func committed(req *raft.AppendEntriesRequest, count int) uint64 {
+	return min(req.LeaderCommitIndex, req.PrevLogEntry+uint64(count))
+}
+
 // appendAppendEntries encodes a request with as many of its entries as fit
 // below target, but at least one, and says how many those are.
 func appendAppendEntries(b []byte, req *raft.AppendEntriesRequest, target int) ([]byte, int, error) {
@@ -126,7 +137,7 @@ func appendAppendEntries(b []byte, req *raft.AppendEntriesRequest, target int) (
 	b = codec.AppendUvarint(b, req.Term)
 	b = codec.AppendUvarint(b, req.PrevLogEntry)
 	b = codec.AppendUvarint(b, req.PrevLogTerm)
-	b = codec.AppendUvarint(b, req.LeaderCommitIndex)
+	b = codec.AppendUvarint(b, committed(req, count))
 	b = codec.AppendUvarint(b, uint64(count))
 	for _, e := range req.Entries[:count] {
 		b = codec.AppendUvarint(b, e.Term)
@@ -156,7 +167,9 @@ func decodeAppendEntries(r *codec.Reader, a *raft.AppendEntriesRequest) error {
 		return fmt.Errorf("%d entries after %d", count, a.PrevLogEntry)
 	case a.PrevLogTerm > a.Term:
 		return fmt.Errorf("previous entry of term %d in term %d", a.PrevLogTerm, a.Term)
-	case count == 0:
+	}
+	a.LeaderCommitIndex = committed(a, count)
+	if count == 0 {
 		return nil
 	}
 	a.Entries = make([]*raft.Log, count)

@@ -268,7 +268,7 @@ func TestHostileSnapshots(t *testing.T) {
 }
 
 func TestAppendIsCutToSize(t *testing.T) {
-	req := &raft.AppendEntriesRequest{RPCHeader: header("a"), Term: 1}
+	req := &raft.AppendEntriesRequest{RPCHeader: header("a"), Term: 1, LeaderCommitIndex: 10}
 	for i := range 10 {
 		req.Entries = append(req.Entries, &raft.Log{Index: uint64(i + 1), Term: 1, Data: make([]byte, 1000)})
 	}
@@ -278,8 +278,8 @@ func TestAppendIsCutToSize(t *testing.T) {
 			t.Errorf("target %d: %d entries in %d bytes, %v; want %d", target, count, len(b), err, want)
 		}
 		got, err := decodeRequest(kindAppendEntries, b, "a")
-		if err != nil || len(got.(*raft.AppendEntriesRequest).Entries) != want {
-			t.Errorf("target %d: %v", target, err)
+		if err != nil || len(got.(*raft.AppendEntriesRequest).Entries) != want || got.(*raft.AppendEntriesRequest).LeaderCommitIndex != uint64(want) {
+			t.Errorf("target %d: %v, %v", target, got, err)
 		}
 	}
 	req.Entries[4].Index = 6

@@ -31,5 +31,7 @@
 // # What reaches raft
 //
 // Bytes from the network are checked in full before anything is handed to
-// raft, which panics on some of what it does not expect.
+// raft, which panics on some of what it does not expect. No AppendEntries names
+// a commit index beyond its entries, neither where it is sent nor where it
+// arrives: raft would commit what no leader has shown it.
 package raftnet

@@ -17,7 +17,9 @@ import (
 //
 // Layout: PATH/UUID, ephemeral, for each member, and PATH/ready, persistent, for the round that is under way; its
 // data tells a person who began it. It is Curator's, kazoo's and that of ZooKeeper's recipes, but ready is never counted
-// as a member (DB-S2), and a member that comes while a ready stands belongs to the next round (DB-S3).
+// as a member (DB-S2), and a member that comes while a ready stands belongs to the next round (DB-S3). Programs of all three
+// take part; where there are others than ours nobody may enter the next round before all have left the last one, because
+// they do not tell rounds apart.
 //
 // Cost of a round of n: n+1 writes to enter and n to leave. All are woken once when the round begins and once when it
 // has ended; the member with the lowest name is woken as well each time the highest leaves.

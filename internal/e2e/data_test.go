@@ -391,6 +391,9 @@ func TestSharedDataKazoo(t *testing.T) {
 	})
 
 	g.run(row, "timed_leases", func(t *testing.T) {
+		for _, path := range []string{"/lease", "/short", "/slots", "/slots/0", "/slots/1"} {
+			g.stays(path)
+		}
 		lease := func(path, holder string, d time.Duration) *recipes.TimedLease {
 			return recipes.NewTimedLease(m, path, holder, d)
 		}

@@ -20,4 +20,7 @@
 // The requests are "leader" (answered with the address of the leader's port), "kill leader", and "restart" (of all that
 // were killed). Every other line is shown in the test's log. A program ends with status 0 when it has run all its
 // cases, whatever their outcome.
+//
+// The tests named TestShared have a member in their own process, and a program of the other library that does on the
+// same paths what it is told, line by line.
 package e2e

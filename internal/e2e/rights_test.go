@@ -120,20 +120,26 @@ func (g *guests) watching() func() error {
 	}
 }
 
-// stays creates a directory that is not reaped: kazoo creates it once for each lock or barrier, and counts on it.
+// stays creates a directory that is not reaped: kazoo creates it, once for each lock or barrier, and counts on it.
 func (g *guests) stays(path string) {
 	g.t.Helper()
 	_, err := g.s.Create(g.ctx, path, nil, zk.Persistent)
 	done(g.t, err)
 }
 
-// pass goes into a room and out again, and returns who was in.
+// pass goes into a room, stays a moment, and goes out again; it returns who was in.
 func (g *guests) pass(room, name string) ([]string, error) {
-	if _, err := g.s.Create(g.ctx, room+"/"+name, nil, zk.Persistent); err != nil {
+	name = room + "/" + name
+	if _, err := g.s.Create(g.ctx, name, nil, zk.Persistent); err != nil {
 		return nil, err
 	}
+	var errs [5]error
+	for i := range 3 { // others who may come in do so meanwhile
+		_, errs[i] = g.s.Set(g.ctx, name, nil, zk.AnyVersion)
+	}
 	in, _, err := g.s.Children(g.ctx, room)
-	return in, errors.Join(err, g.s.Delete(g.ctx, room+"/"+name, zk.AnyVersion))
+	errs[3], errs[4] = err, g.s.Delete(g.ctx, name, zk.AnyVersion)
+	return in, errors.Join(errs[:]...)
 }
 
 // contend goes through a room several times, under a right, together with others.
@@ -302,10 +308,14 @@ func TestSharedRightsCurator(t *testing.T) {
 	g.run(row, "semaphore_contended", func(t *testing.T) {
 		g.stays("/leases")
 		var wg sync.WaitGroup
+		first, err := recipes.NewSemaphore(m, "/sem", 2).AcquireN(ctx, 2)
+		done(t, err)
 		for i := range 3 {
 			g.does(fmt.Sprint("~c", i), "contend-lease", "/sem", "/leases", roomTurns, 2)
 			g.contend(t, &wg, "/leases", fmt.Sprint("us", i), recipes.NewSemaphore(m, "/sem", 2).Acquire, func(in []string) bool { return len(in) <= 2 })
 		}
+		eventually(t, g.lined("/sem/locks", 6))
+		done(t, first.Release(ctx))
 		wg.Wait()
 		g.gets("c0=", "c1=", "c2=")
 	})
@@ -322,6 +332,7 @@ func TestSharedRightsCurator(t *testing.T) {
 		g.waits(g.lined("/multi-a", 2), "x", "mutex", "/multi-a")
 		done(t, (*h).Release(ctx)) // MULTI-S1
 		g.gets("x=")
+		eventually(t, g.lined("/multi-a", 2)) // otherwise it could come after us there, and before us on the other path
 		got, h = g.seek(g.lined("/multi-b", 2), all)
 		g.does("x", "release")
 		g.gets("m2=")

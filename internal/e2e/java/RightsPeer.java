@@ -144,11 +144,14 @@ final class RightsPeer extends Peer {
         }
     }
 
-    /** Goes into a room and out again, and returns who was in. */
+    /** Goes into a room, stays a moment, and goes out again; it returns who was in. */
     List<String> pass(String room, String name) throws Exception {
-        client.create().forPath(room + "/" + name);
+        String path = client.create().forPath(room + "/" + name);
+        for (int i = 0; i < 3; i++) { // others who may come in do so meanwhile
+            client.setData().forPath(path);
+        }
         List<String> in = client.getChildren().forPath(room);
-        client.delete().forPath(room + "/" + name);
+        client.delete().forPath(path);
         return in;
     }
 }

@@ -31,6 +31,8 @@ class Peer:
         for _ in range(times):
             with lock:
                 name = self.client.create(room + "/wkazoo")
+                for _ in range(3):  # others who may come in do so meanwhile
+                    self.client.set(name, b"")
                 inside = self.client.get_children(room)
                 self.client.delete(name)
                 if len(inside) > 1:

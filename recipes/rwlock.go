@@ -17,8 +17,8 @@ import (
 // Layout: PATH/_c_UUID-__READ__SEQ and PATH/_c_UUID-__WRIT__SEQ, ephemeral, as Curator's InterProcessReadWriteLock has
 // them; with Layout: Kazoo the names of kazoo's ReadLock and WriteLock. Both are understood whatever is written here, but
 // Curator and kazoo are not safe with each other on one path. Where they take part: the downgrade of Curator 5.4.0 lets in
-// writers that wait (CURATOR-621), and a reader of kazoo's waits for writers that came after it, which wait for it (kazoo #649). PATH is a container, created with the first contender and
-// reaped after the last.
+// writers that wait (CURATOR-621), and a reader of kazoo's waits for writers that came after it, which wait for it (kazoo
+// #649). PATH is a container, created with the first contender and reaped after the last.
 //
 // Cost: one write to acquire, to release and to downgrade, no read that leaves the member. Who waits has two local watches.
 // A writer's release wakes the readers up to the next writer, who may all go in; every other release wakes one at most.

@@ -1011,7 +1011,7 @@ var lockFaults = map[string]func(t *testing.T, ctx context.Context, sc *scene, r
 func TestLockFaults(t *testing.T) {
 	rounds := 12
 	if testing.Short() {
-		rounds = 3
+		rounds = 1
 	}
 	for name, fault := range lockFaults {
 		for _, what := range []string{"acquire", "acquire busy", "try", "try busy", "release", "grace"} {

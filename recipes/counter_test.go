@@ -366,6 +366,7 @@ func TestCounterContexts(t *testing.T) {
 		must(t, n.Set(ctx, 0))
 		why := errors.New("why")
 		some, cancel := context.WithCancelCause(ctx)
+		others, cancelOthers := context.WithCancelCause(ctx)
 		c.Isolate(at)
 		type result struct {
 			interval
@@ -383,21 +384,22 @@ func TestCounterContexts(t *testing.T) {
 			return ch
 		}
 		leaving, staying := adds(some, 1), adds(ctx, 1) // the first travels alone, the second waits with those after it
-		also := adds(some, 3)
+		also := adds(others, 3)
 		time.Sleep(time.Second)
 		began := time.Now()
-		cancel(why)
-		r := soon(t, "it waits", leaving)
-		wants(t, r.err, context.Canceled, why)
-		if !zk.MaybeApplied(r.err) {
-			t.Errorf("its outcome is unknown, but %v", r.err)
-		}
+		cancelOthers(why)
 		for range 3 {
 			r := soon(t, "it waits", also)
 			wants(t, r.err, context.Canceled, why)
 			if zk.MaybeApplied(r.err) { // CNT-S2
 				t.Errorf("it was not even sent: %v", r.err)
 			}
+		}
+		cancel(why) // when nobody waits for the first any more, the second travels
+		r := soon(t, "it waits", leaving)
+		wants(t, r.err, context.Canceled, why)
+		if !zk.MaybeApplied(r.err) {
+			t.Errorf("its outcome is unknown, but %v", r.err)
 		}
 		if time.Now() != began { // PEER-17
 			t.Errorf("ended after %v", time.Since(began))

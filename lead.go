@@ -236,6 +236,7 @@ func (m *Member) configuration() []raft.Server {
 
 // afterApply runs after each batch, on raft's goroutine: the leader tells its peers of the commit (D13).
 func (m *Member) afterApply(index, term uint64) {
+	m.store.Applied(index)
 	if m.cfg.DisableCommitNotice || m.lead.Load() == nil {
 		return
 	}

@@ -165,3 +165,28 @@ func TestTransferToWhoIsGone(t *testing.T) {
 		}
 	})
 }
+
+// A log from which raft takes back what is applied here has parted from the others': the member stops.
+func TestAppliedEntryTakenBack(t *testing.T) {
+	m, err := Open(t.Context(), Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	s, err := m.Session(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Create(t.Context(), "/a", nil, Persistent); err != nil {
+		t.Fatal(err)
+	}
+	last, err := m.store.LastIndex()
+	if err != nil {
+		t.Fatal(err)
+	}
+	go m.store.DeleteRange(last, last) // the store ends who asks for that
+	<-m.Done()
+	if err := m.Err(); !errors.Is(err, ErrDataInconsistency) {
+		t.Errorf("%v", err)
+	}
+}

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -70,6 +71,7 @@ type Store struct {
 	warned  time.Time     // of a slow write; belongs to who has the token
 	dead    chan struct{} // closed by the first failure
 	idle    chan struct{} // closed when the store is, and nothing runs any more
+	applied atomic.Uint64 // index up to which the state machine has the log
 	ended   chan struct{} // closed when Close has closeErr
 
 	closeErr error
@@ -324,7 +326,11 @@ func (s *Store) bounds() (first, last uint64) {
 	return s.first, s.last
 }
 
-// DeleteRange deletes entries at the beginning or at the end of the log.
+// Applied tells that the state machine has applied the log up to index. What it has applied is committed, so raft never
+// takes it back from the end of the log: where it does all the same, the state has parted from that of the others.
+func (s *Store) Applied(index uint64) { s.applied.Store(index) }
+
+// DeleteRange deletes entries at the beginning or at the end of the log. To take back what is applied is fatal.
 //
 // A failure at the beginning, which is compaction, is returned as an error:
 // raft gives it to whoever asked for the snapshot, who would otherwise wait for
@@ -336,6 +342,9 @@ func (s *Store) DeleteRange(from, to uint64) error {
 		return nil
 	}
 	compacting := from == first
+	if !compacting && from <= s.applied.Load() {
+		return s.orEnd(&CorruptError{from, "it is applied, and to be replaced by another one"})
+	}
 	var err error
 	for from <= to && err == nil {
 		chunk := to

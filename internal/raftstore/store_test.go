@@ -579,3 +579,31 @@ func TestBareConfig(t *testing.T) {
 		t.Error("close")
 	}
 }
+
+// What the state machine has applied is never taken back; what it has not may be.
+func TestAppliedIsNotTakenBack(t *testing.T) {
+	d := newDisk()
+	s, told := opened(t, d)
+	if err := s.SetUint64(keyTerm, 1); err != nil {
+		t.Fatal(err)
+	}
+	for i := range uint64(5) {
+		if err := s.StoreLog(entry(i+1, 1, "x")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.Applied(3)
+	if err := s.DeleteRange(4, 5); err != nil {
+		t.Fatal(err)
+	}
+	told.none(t)
+	if err, ended := ends(func() error { return s.DeleteRange(3, 3) }); !ended {
+		t.Errorf("an applied entry is taken back: %v", err)
+	}
+	if _, last := s.bounds(); last != 3 {
+		t.Errorf("the log ends with %d", last)
+	}
+	if err := told.only(t); !is[*CorruptError](err) {
+		t.Errorf("told of %v", err)
+	}
+}

@@ -192,6 +192,17 @@ func TestGoRunInterrupted(t *testing.T) {
 	}
 }
 
+func TestBuiltByGoRun(t *testing.T) {
+	for path, want := range map[string]bool{
+		"/tmp/go-build123/b001/exe/cluster": true, "/home/me/.cache/go-build/08/08535815bfc0-d/cluster": true,
+		"/usr/local/bin/cluster": false, "/home/me/exe/cluster": false, "/srv/08/cluster-d/cluster": false,
+	} {
+		if got := builtByGoRun(filepath.FromSlash(path)); got != want {
+			t.Errorf("%s: %v", path, got)
+		}
+	}
+}
+
 // TestOrphan kills the first process, which then cannot clean up: the members must end nevertheless.
 func TestOrphan(t *testing.T) {
 	prepare := compiled(t)

@@ -32,12 +32,18 @@ func goRunEnded(ctx context.Context) <-chan struct{} {
 	return ended
 }
 
-// underGoRun looks at where go run puts what it builds: go-build123/b001/exe/cluster.
+// underGoRun looks at where go run puts what it builds, go-build123/b001/exe/cluster, and where it finds it the next time:
+// in its cache, 08/0853...-d/cluster.
 func underGoRun() bool {
 	executable, err := os.Executable()
-	if err != nil {
-		return false
+	return err == nil && builtByGoRun(executable)
+}
+
+func builtByGoRun(executable string) bool {
+	dir := filepath.Dir(executable)
+	name, up := filepath.Base(dir), filepath.Base(filepath.Dir(dir))
+	if name == "exe" {
+		return strings.HasPrefix(filepath.Base(filepath.Dir(filepath.Dir(dir))), "go-build")
 	}
-	exe := filepath.Dir(executable)
-	return filepath.Base(exe) == "exe" && strings.HasPrefix(filepath.Base(filepath.Dir(filepath.Dir(exe))), "go-build")
+	return len(up) == 2 && strings.HasPrefix(name, up) && strings.HasSuffix(name, "-d")
 }

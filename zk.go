@@ -117,6 +117,8 @@ func (m *Member) open(ctx context.Context) (err error) {
 		orDefault(&m.cfg.Advertise, m.cfg.Transport.Addr())
 	}
 	m.net = raftnet.New(nc)
+	m.work.Add(1) // a store that fails from now on stops the member, which waits for what is started here
+	defer m.work.Done()
 	if err := m.boot(ctx); err != nil {
 		return err
 	}

@@ -271,7 +271,7 @@ func (c *Cluster) Partition(groups ...[]int) {
 	c.net.Partition(names...)
 }
 
-// Heal ends every fault of the network. Crashed members stay down, paused ones paused.
+// Heal ends every fault of the network, and keeps its latency. Crashed members stay down, paused ones paused.
 func (c *Cluster) Heal() { c.net.Heal() }
 
 // Pause makes member i stop as far as one process can do that to a part of itself: its store calls do not return

@@ -31,10 +31,13 @@
 //
 //   - Stalled (Partition, Isolate, Cut, Stall, Hold): bytes wait, and are delivered when the fault ends. A dial
 //     hangs as long as either direction is stalled, or until its context ends.
-//   - Slow (Latency, Slow): bytes arrive later.
+//   - Slow (Slow): bytes arrive later than the network's latency, which is no fault.
 //   - Silent (Drop): something was lost, so nothing arrives any more in that direction. The writer notices only when
 //     the 1 MiB are full.
 //   - Broken (Reset, Crash): both ends get ECONNRESET.
+//
+// Heal ends them all but Hold, and brings back no stream that broke and no host. Latency is what the network is like
+// without faults: Heal keeps it.
 //
 // Stalls go by the names of hosts: they outlast a crash, and hold for the host that comes next under that name. A
 // host's streams with itself stall under Hold alone.

@@ -49,7 +49,8 @@ func (n *Network) Hold(name string) { n.fault(func() { n.held[name] = true }) }
 func (n *Network) Release(name string) { n.fault(func() { delete(n.held, name) }) }
 
 // Latency delays each chunk, on every link, by a random time from min up to max. With max at most min it is min;
-// zero is no delay. It replaces the last latency, for what is sent from now on.
+// zero is no delay. It replaces the last latency, for what is sent from now on. It says what the network is like, and is
+// no fault: Heal keeps it.
 func (n *Network) Latency(min, max time.Duration) {
 	n.fault(func() { n.min, n.max = min, max })
 }
@@ -91,12 +92,13 @@ func (n *Network) Crash(name string) {
 	})
 }
 
-// Heal ends all partitions, isolation, cuts, stalls, delays and losses; not Hold. What was stalled is delivered,
-// streams that have lost something are reset, and dials that hang go on.
+// Heal ends every fault: partitions, isolation, cuts, stalls, slow links and losses. It keeps Latency, which is how the
+// network is without faults, and Hold, which is for Release to end. What was stalled is delivered, streams that have
+// lost something are reset, and dials that hang go on.
 func (n *Network) Heal() {
 	n.fault(func() {
 		n.heals++
-		n.group, n.min, n.max, n.drop = nil, 0, 0, 0
+		n.group, n.drop = nil, 0
 		clear(n.isolated)
 		clear(n.cut)
 		clear(n.slow)

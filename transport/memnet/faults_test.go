@@ -226,7 +226,11 @@ func TestDelay(t *testing.T) {
 			t.Errorf("it took %v", x)
 		}
 		n.Slow("a", "b", time.Second)
-		n.Heal()
+		n.Heal() // of the slow link: the latency is no fault
+		if x := arrival(t, a, b); x != time.Millisecond {
+			t.Errorf("it took %v", x)
+		}
+		n.Latency(0, 0)
 		if x := arrival(t, a, b); x != 0 {
 			t.Errorf("it took %v", x)
 		}
@@ -240,7 +244,7 @@ func TestDelay(t *testing.T) {
 			send(t, a, s)
 			want += s
 		}
-		n.Heal() // what is sent now does not overtake
+		n.Latency(0, 0) // what is sent now does not overtake
 		send(t, a, "!")
 		receive(t, b, want+"!")
 	})

@@ -101,6 +101,7 @@ func (r *run) atomicClient(client int, random *rand.Rand) {
 		if err != nil {
 			continue
 		}
+		r.did("Atomically")
 		ctx, cancel := context.WithTimeout(context.Background(), millis(1+random.IntN(4000)))
 		in := moveIn{from: random.IntN(purses)}
 		in.to = (in.from + 1 + random.IntN(purses-1)) % purses

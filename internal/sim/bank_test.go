@@ -74,6 +74,7 @@ func (r *run) bankClient(client int, random *rand.Rand) {
 		if err != nil {
 			continue
 		}
+		r.did("View and Txn")
 		ctx, cancel := context.WithTimeout(context.Background(), millis(1+random.IntN(4000)))
 		call := r.bank.now()
 		var out transferOut

@@ -42,6 +42,7 @@ func (r *run) barrierClient(client int, random *rand.Rand) {
 		if err != nil {
 			continue
 		}
+		r.did("Barrier")
 		b := recipes.NewBarrier(s, "/barrier")
 		in := barrierIn(random.IntN(3))
 		ctx, cancel := context.WithTimeout(r.ctx, millis(1+random.IntN(5000)))

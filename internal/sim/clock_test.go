@@ -117,6 +117,7 @@ func (r *run) mortalClient(client int, random *rand.Rand) {
 		if err != nil {
 			continue
 		}
+		r.did("TTL")
 		path, ttl := fmt.Sprintf("/ttl/%d.%d", client, i), millis(1+random.IntN(8000))
 		ctx, cancel := context.WithTimeout(r.ctx, 2*time.Second)
 		results, err := s.Txn(ctx, zk.OpCreate(path, nil, zk.Persistent).WithTTL(ttl))

@@ -76,6 +76,7 @@ func (r *run) counterClient(client int, random *rand.Rand) {
 		if err != nil {
 			continue
 		}
+		r.did("Counter")
 		ctx, cancel := context.WithTimeout(context.Background(), millis(1+random.IntN(4000)))
 		n := recipes.NewCounter(s, counterPath)
 		var adds sync.WaitGroup

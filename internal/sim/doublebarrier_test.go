@@ -92,6 +92,7 @@ func (r *run) roomClient(client int, random *rand.Rand) {
 		if m == nil {
 			continue
 		}
+		r.did("DoubleBarrier")
 		ctx, cancel := context.WithTimeout(r.ctx, millis(500+random.IntN(8000)))
 		if s, err := m.NewSession(ctx, zk.SessionConfig{Name: "room"}); err == nil {
 			r.visit(ctx, client, s, func() { sleep(r.ctx, millis(random.IntN(800))) })

@@ -20,6 +20,7 @@ func (r *run) electionClient(client int, random *rand.Rand) {
 		if err != nil {
 			continue
 		}
+		r.did("Election")
 		ctx, cancel := context.WithTimeout(r.ctx, millis(1+random.IntN(10000)))
 		call := r.locks.h.now()
 		l, err := recipes.NewElection(s, electionPath).Campaign(ctx, nil)

@@ -137,6 +137,7 @@ func (r *run) lockClient(client int, random *rand.Rand) {
 		if err != nil {
 			continue
 		}
+		r.did("Lock")
 		lock := r.lock(random.IntN(lockPaths), s)
 		paths := []string{lock.Path}
 		ctx, cancel := context.WithTimeout(r.ctx, millis(1+random.IntN(8000)))

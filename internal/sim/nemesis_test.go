@@ -6,8 +6,10 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"time"
 
+	"github.com/seed-541fafe0/zk"
 	"github.com/seed-541fafe0/zk/zktest"
 )
 
@@ -55,63 +57,94 @@ func (n *nemesis) strike(ctx context.Context) error {
 		i, j = leader, i
 	}
 	a, b := zktest.Name(i), zktest.Name(j)
-	switch k := n.rand.IntN(15); k {
+	switch k := n.rand.IntN(17); k {
 	case 0, 1:
-		n.h.note("crash %s", a)
+		n.r.struck("crash", "%s", a)
 		return n.c.Crash(i)
 	case 2, 3:
-		n.h.note("isolate %s", a)
+		n.r.struck("isolate", "%s", a)
 		n.c.Isolate(i)
 	case 4:
-		n.h.note("cut %s -> %s", a, b)
+		n.r.struck("cut", "%s -> %s", a, b)
 		n.c.Network().Cut(a, b)
 	case 5:
-		n.h.note("stall %s %s", a, b)
+		n.r.struck("stall", "%s %s", a, b)
 		n.c.Network().Stall(a, b)
 	case 6:
-		n.h.note("reset %s %s", a, b)
+		n.r.struck("reset", "%s %s", a, b)
 		n.c.Network().Reset(a, b)
 	case 7:
-		n.h.note("slow %s %s", a, b)
+		n.r.struck("slow", "%s %s", a, b)
 		n.c.Network().Slow(a, b, time.Duration(n.rand.IntN(200))*time.Millisecond)
 	case 8:
-		n.h.note("pause %s", a)
+		n.r.struck("pause", "%s", a)
 		n.paused[i] = true
 		n.c.Pause(i)
 	case 9:
-		n.h.note("drop answers to %s", a)
+		n.r.struck("lose answers", "to %s", a)
 		n.c.DropForwards(i, 1+n.rand.IntN(4))
 	case 10:
 		if n.c.Up(i) {
-			n.h.note("snapshot %s", a)
+			n.r.struck("snapshot", "%s", a)
 			tctx, cancel := context.WithTimeout(ctx, time.Second)
 			n.c.Member(i).Compact(tctx)
 			cancel()
 		}
 	case 11:
 		if n.c.Up(i) {
-			n.h.note("transfer leadership from %s", a)
+			n.r.struck("transfer leadership", "from %s", a)
 			tctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 			n.c.Member(i).TransferLeadership(tctx, "")
 			cancel()
 		}
 	case 12:
 		by := time.Duration(n.rand.Int64N(int64(4*time.Hour))) - 2*time.Hour
-		n.h.note("clock of %s jumps by %v", a, by)
+		n.r.struck("jump a clock", "of %s by %v", a, by)
 		n.r.clocks.jump(i, by)
 	case 13:
 		by := millis(n.rand.IntN(20000) - 10000)
-		n.h.note("clock of %s jumps by %v", a, by)
+		n.r.struck("jump a clock", "of %s by %v", a, by)
 		n.r.clocks.jump(i, by)
 	case 14:
 		if n.r.reshape {
 			return n.change(ctx, i)
 		}
+	case 15:
+		if n.c.Up(i) { // the next leader knows writes that nobody was answered
+			n.r.struck("lose answers and transfer", "to %s, from %s", b, a)
+			n.c.DropForwards(j, 1+n.rand.IntN(4))
+			tctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+			n.c.Member(i).TransferLeadership(tctx, "")
+			cancel()
+		}
+	case 16:
+		n.kill(ctx, i)
 	}
 	if n.rand.IntN(3) == 0 {
 		return n.heal(context.WithoutCancel(ctx))
 	}
 	return nil
+}
+
+// kill expires a session of those of which nobody asks when it may end.
+func (n *nemesis) kill(ctx context.Context, i int) {
+	if !n.c.Up(i) {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	m := n.c.Member(i)
+	list, err := m.Sessions(ctx)
+	if err != nil {
+		return
+	}
+	list = slices.DeleteFunc(list, func(info zk.SessionInfo) bool { return info.Name == lifeName })
+	if len(list) == 0 {
+		return
+	}
+	id := list[n.rand.IntN(len(list))].ID
+	n.r.struck("expire a session", "%v", id)
+	m.KillSession(ctx, id)
 }
 
 // change adds a member, and later removes one.
@@ -120,12 +153,12 @@ func (n *nemesis) change(ctx context.Context, i int) error {
 	case n.joined == 0:
 		n.joined++
 		voter := n.rand.IntN(3) > 0
-		n.h.note("add a member, voter: %v", voter)
+		n.r.struck("add a member", "voter: %v", voter)
 		_, err := n.c.Add(ctx, voter)
 		return err
 	case n.left < 0:
 		n.left = i
-		n.h.note("remove %s", zktest.Name(i))
+		n.r.struck("remove a member", "%s", zktest.Name(i))
 		n.r.leaves(i)
 		ctx, cancel := context.WithTimeout(ctx, millis(n.rand.IntN(4000)))
 		defer cancel()

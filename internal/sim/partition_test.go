@@ -23,6 +23,7 @@ func (r *run) partitionClient(client int, random *rand.Rand) {
 		if m == nil {
 			continue
 		}
+		r.did("Partitioner")
 		p := recipes.NewPartitioner(m, "/part", fmt.Sprint("client-", client), partItems)
 		p.Quiet = millis(100 + random.IntN(400))
 		ctx, cancel := context.WithTimeout(r.ctx, millis(1000+random.IntN(15000)))

@@ -182,6 +182,7 @@ func (r *run) queueClient(client int, random *rand.Rand) {
 		if err != nil {
 			continue
 		}
+		r.did("Queue")
 		n := random.IntN(queuePaths)
 		q := r.queue(n, s)
 		ctx, cancel := context.WithTimeout(r.ctx, millis(1+random.IntN(5000)))

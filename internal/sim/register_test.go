@@ -66,6 +66,7 @@ func (r *run) registerClient(client int, random *rand.Rand) {
 		if err != nil {
 			continue
 		}
+		r.did("Get and Set")
 		key := fmt.Sprint("/register/", random.IntN(registerKeys))
 		ctx, cancel := context.WithTimeout(context.Background(), millis(1+random.IntN(4000)))
 		in := registerIn{key: key}

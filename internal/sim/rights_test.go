@@ -145,6 +145,7 @@ func (r *run) rwClient(_ int, random *rand.Rand) {
 		if err != nil {
 			continue
 		}
+		r.did("RWLock")
 		l := recipes.NewRWLock(s, rwPath)
 		writer := random.IntN(3) == 0
 		get := l.RLock
@@ -197,6 +198,7 @@ func (r *run) semaphoreClient(_ int, random *rand.Rand) {
 		if err != nil {
 			continue
 		}
+		r.did("Semaphore")
 		path := [...]string{fixedPath, sharedPath}[random.IntN(2)]
 		m := r.semaphore(path, s)
 		ctx, cancel := context.WithTimeout(r.ctx, millis(1+random.IntN(8000)))

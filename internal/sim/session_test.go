@@ -84,15 +84,19 @@ func early(lives []life) error {
 
 const longestLife = 2 // times the default timeout
 
+// lifeName is the name of the sessions that are watched for when they end.
+const lifeName = "life"
+
 func (r *run) sessionClient(client int, random *rand.Rand) {
 	for i := 0; r.idle(random, 1000); i++ {
 		m := r.member(random.IntN(r.c.Len()))
 		if m == nil {
 			continue
 		}
+		r.did("sessions")
 		ctx, cancel := context.WithTimeout(r.ctx, 3*time.Second)
 		timeout := r.timeout/2 + time.Duration(random.Int64N(int64(longestLife*r.timeout-r.timeout/2)))
-		s, err := m.NewSession(ctx, zk.SessionConfig{Timeout: timeout, Name: "life"})
+		s, err := m.NewSession(ctx, zk.SessionConfig{Timeout: timeout, Name: lifeName})
 		if err == nil {
 			r.live(ctx, s, fmt.Sprintf("/live/%d.%d", client, i), random)
 		}

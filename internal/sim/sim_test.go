@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"strconv"
@@ -42,6 +43,7 @@ func TestSimulation(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) { simulate(t, shaped(seed)) })
 		})
 	}
+	t.Log(&total)
 }
 
 // TestOnDisk runs one seed on real files and in real time.
@@ -87,6 +89,7 @@ type run struct {
 	watch  sync.WaitGroup  // ends with the run
 	settle time.Duration   // after that the sessions of who is gone are gone
 	clocks *clocks
+	parts  map[int]part // by their places among all
 
 	mu      sync.Mutex
 	leaving map[int]bool
@@ -148,17 +151,10 @@ func simulate(t *testing.T, sh shape) {
 	faults, stop := context.WithTimeout(ctx, sh.faults)
 	defer stop()
 	r.ctx = faults
-	for i, w := range []struct {
-		clients int
-		work    func(client int, random *rand.Rand)
-	}{
-		{6, r.registerClient}, {3, r.bankClient}, {4, r.lockClient}, {4, r.queueClient}, {3, r.barrierClient}, {5, r.roomClient},
-		{3, r.sessionClient}, {2, r.mortalClient}, {3, r.onceClient}, {3, r.treeClient}, {4, r.rwClient}, {4, r.semaphoreClient},
-		{4, r.electionClient}, {3, r.counterClient}, {3, r.atomicClient}, {4, r.partitionClient},
-		{2, r.proposeClient}, {pactSites, r.siteClient},
-	} {
-		for client := range w.clients {
-			r.work.Go(func() { w.work(client, rand.New(rand.NewPCG(sh.seed, uint64(100*(i+1)+client)))) })
+	r.parts = r.chosen()
+	for i, p := range r.parts {
+		for client := range p.clients {
+			r.work.Go(func() { p.work(client, rand.New(rand.NewPCG(sh.seed, uint64(100*(i+1)+client)))) })
 		}
 	}
 	for i := range sh.members + 1 { // one may come
@@ -177,6 +173,7 @@ func simulate(t *testing.T, sh shape) {
 		t.Error(err)
 	}
 	stop()
+	total.ran(r.parts, sh.faults)
 	if err := n.heal(ctx); err != nil {
 		t.Fatal(err)
 	}
@@ -348,6 +345,13 @@ func (r *run) check() {
 	r.mortal(ctx, s)
 	r.agrees(ctx)
 	r.counted(ctx, s)
+	for _, i := range slices.Sorted(maps.Keys(r.parts)) {
+		if p := r.parts[i]; p.check != nil {
+			if err := p.check(ctx, s); err != nil {
+				r.t.Errorf("%s: %v", p.name, err)
+			}
+		}
+	}
 	// Ephemerals go with their sessions, everywhere; then all members agree (P10, P18, CG-4).
 	time.Sleep(r.settle)
 	if err := r.c.Quiesce(ctx); err != nil {

@@ -32,6 +32,7 @@ func (r *run) treeClient(client int, random *rand.Rand) {
 		if err != nil {
 			continue
 		}
+		r.did("tree")
 		ctx, cancel := context.WithTimeout(r.ctx, millis(1+random.IntN(3000)))
 		path, data := treePath(random), fmt.Appendf(nil, "%d.%d", client, i)
 		var results []zk.Result

@@ -113,6 +113,7 @@ func (r *run) proposeClient(client int, random *rand.Rand) {
 		if err != nil {
 			continue
 		}
+		r.did("TwoPhase")
 		id := r.pacts.id()
 		ctx, cancel := context.WithTimeout(r.ctx, millis(1+random.IntN(15000)))
 		var sites []string
@@ -139,6 +140,7 @@ func (r *run) siteClient(client int, random *rand.Rand) {
 		if m == nil {
 			continue
 		}
+		r.did("TwoPhase")
 		life, cancel := context.WithTimeout(r.ctx, millis(2000+random.IntN(20000)))
 		var waiting sync.WaitGroup
 		for p, err := range r.pact(m).Proposals(life, pactSite(client)) {

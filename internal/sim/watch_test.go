@@ -224,6 +224,7 @@ func (r *run) onceClient(client int, random *rand.Rand) {
 		if err != nil {
 			continue
 		}
+		r.did("one-shot watches")
 		path := treePath(random)
 		ctx, cancel := context.WithTimeout(r.ctx, millis(200+random.IntN(4000)))
 		_, st, ch, err := s.GetW(ctx, path)

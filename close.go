@@ -58,8 +58,8 @@ func (m *Member) Close() error {
 }
 
 // Shutdown stops the member gracefully: it closes its sessions, so that their ephemerals vanish at once, hands over
-// leadership, and closes. External sessions are only let go of: their clients attach them to another member. ctx bounds the farewell, not the close; it is cut short when no leader is to be found, as when
-// a whole ensemble stops.
+// leadership, and closes. External sessions are only let go of: their clients attach them to another member. ctx bounds
+// the farewell, not the close; it is cut short when no leader is to be found, as when a whole ensemble stops.
 func (m *Member) Shutdown(ctx context.Context) error {
 	if ctx == nil {
 		return badContext("shutdown")

@@ -33,7 +33,8 @@ const (
 
 // AddMember adds a member that is running, with Config.Join, at p.Addr: as an observer first, and as a voter, if
 // asked for, once it has caught up. It may be called on any member, and again. It refuses a voter that cannot be
-// reached: it would cost quorum. The id of a member that was removed cannot be used again. Errors: ErrNotMember, ErrReconfigInProgress, ErrNoQuorumForConfig, ErrWiped, ErrUnavailable.
+// reached: it would cost quorum. The id of a member that was removed cannot be used again. Errors: ErrNotMember,
+// ErrReconfigInProgress, ErrNoQuorumForConfig, ErrWiped, ErrUnavailable.
 func (m *Member) AddMember(ctx context.Context, p Peer) error {
 	if err := m.adminCheck(ctx, "add member", p.ID != "" && len(p.ID) <= maxIDBytes && p.Addr != ""); err != nil {
 		return err

@@ -89,7 +89,8 @@ func parseUsage(s string) usage {
 	return usage{f.get("count"), f.get("bytes")}
 }
 
-// exceeds tells whether adding to path's usage breaks a hard limit (DM-75); the soft ones never refuse. Usage is the committed one, whatever a transaction has added (DM-65).
+// exceeds tells whether adding to path's usage breaks a hard limit (DM-75); the soft ones never refuse. Usage is the
+// committed one, whatever a transaction has added (DM-65).
 func (t *tree) exceeds(path string, count, bytes int64) bool {
 	root, ok := t.quotaOf(path)
 	if !ok {

@@ -54,7 +54,7 @@ type worker struct {
 
 func (f *plant) hire(ctx context.Context, src zk.SessionSource, id string) *worker {
 	ctx, quit := context.WithCancel(ctx)
-	w := &worker{f: f, p: recipes.NewPartitioner(src, "/app/work", id, f.items), quit: quit, done: make(chan error, 1)}
+	w := &worker{f: f, p: recipes.NewPartitioner(src, "/app/shards", id, f.items), quit: quit, done: make(chan error, 1)}
 	go func() { w.done <- w.p.Run(ctx, w.own) }()
 	return w
 }
@@ -223,9 +223,9 @@ func TestPartitionerStorm(t *testing.T) {
 		f.linger = 20 * time.Second
 		a := f.hire(ctx, f.s[1], "a")
 		f.shared(a)
-		g := &recipes.Group{Session: f.s[2], Path: "/app/work/party", Layout: recipes.Shallow}
+		g := &recipes.Group{Session: f.s[2], Path: "/app/shards/party", Layout: recipes.Shallow}
 		var assignments atomic.Int32
-		b := recipes.NewPartitioner(f.s[2], "/app/work", "b", f.items)
+		b := recipes.NewPartitioner(f.s[2], "/app/shards", "b", f.items)
 		b.Quiet = 2 * time.Second
 		b.Assign = func(members, items []string) map[string]string {
 			assignments.Add(1)
@@ -303,7 +303,7 @@ func TestPartitionerReactions(t *testing.T) {
 		"operator deletes an item's lock": func(t *testing.T, ctx context.Context, f *plant, m *zk.Member, a, b *worker) {
 			for _, item := range f.items {
 				before := f.count()[item]
-				list, err := (&recipes.Lock{Session: f.s[1], Path: "/app/work/locks/" + item}).Contenders(ctx)
+				list, err := (&recipes.Lock{Session: f.s[1], Path: "/app/shards/locks/" + item}).Contenders(ctx)
 				must(t, err)
 				must(t, f.s[1].Delete(ctx, list[0].Path, zk.AnyVersion))
 				eventually(t, "not begun again", func() bool { return f.count()[item] > before })
@@ -312,10 +312,10 @@ func TestPartitionerReactions(t *testing.T) {
 		"operator deletes the seats": func(t *testing.T, ctx context.Context, f *plant, m *zk.Member, a, b *worker) {
 			before := f.count()
 			for range 3 {
-				names, _, err := f.s[1].Children(ctx, "/app/work/party")
+				names, _, err := f.s[1].Children(ctx, "/app/shards/party")
 				must(t, err)
 				for _, name := range names {
-					must(t, f.s[1].Delete(ctx, "/app/work/party/"+name, zk.AnyVersion))
+					must(t, f.s[1].Delete(ctx, "/app/shards/party/"+name, zk.AnyVersion))
 				}
 				time.Sleep(5 * time.Second)
 			}
@@ -327,18 +327,18 @@ func TestPartitionerReactions(t *testing.T) {
 			must(t, f.s[1].DeleteTree(ctx, "/app"))
 		},
 		"foreign children": func(t *testing.T, ctx context.Context, f *plant, m *zk.Member, a, b *worker) {
-			for _, path := range []string{"/app/work/party/x", "/app/work/locks/x", "/app/work/locks/item-00/x"} {
+			for _, path := range []string{"/app/shards/party/x", "/app/shards/locks/x", "/app/shards/locks/item-00/x"} {
 				_, err := f.s[2].Create(ctx, path, nil, zk.Ephemeral)
 				must(t, err)
 			}
 			time.Sleep(5 * time.Second)
-			if own := recipes.NewPartitioner(f.s[2], "/app/work", "x", nil); len(own.Owned()) != 0 {
+			if own := recipes.NewPartitioner(f.s[2], "/app/shards", "x", nil); len(own.Owned()) != 0 {
 				t.Error("it owns something")
 			}
 			must(t, f.s[2].Close())
 		},
 		"snapshot installed": func(t *testing.T, ctx context.Context, f *plant, m *zk.Member, a, b *worker) {
-			g := &recipes.Group{Session: f.s[2], Path: "/app/work/party", Layout: recipes.Shallow}
+			g := &recipes.Group{Session: f.s[2], Path: "/app/shards/party", Layout: recipes.Shallow}
 			f.c.Isolate(f.at[0])
 			p := join(t, ctx, g, "z", "")
 			for range 200 {
@@ -412,7 +412,7 @@ func TestPartitionerReactions(t *testing.T) {
 			f.c.Network().Latency(2*time.Millisecond, 2*time.Millisecond)
 			for d := time.Duration(0); d < 60*time.Millisecond; d += 3 * time.Millisecond {
 				some, cancel := context.WithTimeout(ctx, d)
-				p := recipes.NewPartitioner(f.s[0], "/app/work", "a", f.items)
+				p := recipes.NewPartitioner(f.s[0], "/app/shards", "a", f.items)
 				p.Quiet = time.Millisecond
 				wants(t, p.Run(some, (&worker{f: f, p: p}).own), context.DeadlineExceeded)
 				cancel()

@@ -162,23 +162,13 @@ func (e *Election) Run(ctx context.Context, value []byte, lead func(ctx context.
 
 // term is one leadership of Run's. The error is what Run returns.
 func (e *Election) term(ctx context.Context, l *Leadership, lead func(ctx context.Context, l *Leadership) error) error {
-	var failure error
-	lost := l.do(ctx, func(ctx context.Context) error {
-		ctx, end := context.WithCancel(ctx)
-		defer end() // before the leadership ends
-		failure = lead(ctx, l)
-		return nil
-	}, func(rest context.Context) error {
-		l.Resign(rest) // what does not come through in time goes on in the background
-		return nil
-	})
-	if failure != nil && !(lost != nil && lossMade(failure)) && !(ctx.Err() != nil && errors.Is(failure, ctx.Err())) {
-		return failure
-	}
-	if ctx.Err() != nil {
+	lost, err := l.serve(ctx, func(under context.Context) error { return lead(under, l) })
+	switch {
+	case err != nil:
+		return err
+	case ctx.Err() != nil:
 		return ended(ctx)
-	}
-	if lost != nil || e.Rest <= 0 {
+	case lost || e.Rest <= 0:
 		return nil
 	}
 	pause := time.NewTimer(e.Rest + rand.N(e.Rest/2+1))
@@ -189,11 +179,6 @@ func (e *Election) term(ctx context.Context, l *Leadership, lead func(ctx contex
 	case <-ctx.Done():
 		return ended(ctx)
 	}
-}
-
-// lossMade tells whether the loss of a right can have led to an error.
-func lossMade(err error) bool {
-	return errors.Is(err, context.Canceled) || errors.Is(err, ErrLost) || errors.Is(err, zk.ErrGuard) || errors.Is(err, zk.ErrSuspended) || over(err)
 }
 
 // Leader is who leads, as an observer sees it.

@@ -604,7 +604,7 @@ func TestRun(t *testing.T) {
 		done := make(chan error, 1)
 		inside := make(chan bool, 1) // ELEC-S2
 		broken := errors.New("out of order")
-		fail := false
+		fail, calls := false, 0
 		go func() {
 			done <- e.Run(some, []byte("runner"), func(ctx context.Context, l *recipes.Leadership) error {
 				select {
@@ -618,7 +618,10 @@ func TestRun(t *testing.T) {
 				if fail {
 					return broken
 				}
-				return ctx.Err()
+				if calls++; calls%2 == 0 { // both say that the context has ended
+					return ctx.Err()
+				}
+				return context.Cause(ctx)
 			})
 		}()
 		l := soon(t, "no term", terms)

@@ -304,3 +304,52 @@ func (h *Held) Release(ctx context.Context) error {
 		return &zk.Error{Op: "release", Path: r.path, Code: zk.ErrUnavailable, MaybeApplied: true, Err: ended(ctx)}
 	}
 }
+
+// do runs fn under a right and ends it with end, which gets a context that outlives ctx.
+func (h *Held) do(ctx context.Context, fn func(context.Context) error, end func(context.Context) error) (err error) {
+	finish := func(end func(context.Context) error) error {
+		rest, cancel := context.WithTimeout(context.WithoutCancel(ctx), h.right.s.Timeout())
+		defer cancel()
+		return end(rest)
+	}
+	returned := false
+	defer func() {
+		if !returned { // a panic, or runtime.Goexit
+			finish(h.Release)
+		}
+	}()
+	under, cancel := h.Context(ctx)
+	defer cancel()
+	err = fn(under)
+	returned = true
+	if lost := h.Err(); errors.Is(lost, ErrLost) {
+		err = errors.Join(err, lost)
+	}
+	return errors.Join(err, finish(end))
+}
+
+// serve runs fn under a right and gives the right back; what of that does not come through in time goes on in the
+// background. fn's context has ended by then. The error is fn's unless it comes of the end of that context, by ctx or by
+// the loss of the right; lost tells of the latter.
+func (h *Held) serve(ctx context.Context, fn func(context.Context) error) (lost bool, err error) {
+	var failure error
+	loss := h.do(ctx, func(ctx context.Context) error {
+		ctx, end := context.WithCancel(ctx)
+		defer end() // before the right ends
+		failure = fn(ctx)
+		return nil
+	}, func(rest context.Context) error {
+		h.Release(rest)
+		return nil
+	})
+	lost = loss != nil
+	if lost && lossMade(failure) || ctx.Err() != nil && (errors.Is(failure, ctx.Err()) || errors.Is(failure, context.Cause(ctx))) {
+		return lost, nil
+	}
+	return lost, failure
+}
+
+// lossMade tells whether the loss of a right can have led to an error.
+func lossMade(err error) bool {
+	return errors.Is(err, context.Canceled) || errors.Is(err, ErrLost) || errors.Is(err, zk.ErrGuard) || errors.Is(err, zk.ErrSuspended) || over(err)
+}

@@ -142,29 +142,6 @@ func (l *Lock) Do(ctx context.Context, fn func(ctx context.Context, h *Held) err
 	return h.do(ctx, func(ctx context.Context) error { return fn(ctx, h) }, h.Release)
 }
 
-// do runs fn under a right and ends it with end, which gets a context that outlives ctx.
-func (h *Held) do(ctx context.Context, fn func(context.Context) error, end func(context.Context) error) (err error) {
-	finish := func(end func(context.Context) error) error {
-		rest, cancel := context.WithTimeout(context.WithoutCancel(ctx), h.right.s.Timeout())
-		defer cancel()
-		return end(rest)
-	}
-	returned := false
-	defer func() {
-		if !returned { // a panic, or runtime.Goexit
-			finish(h.Release)
-		}
-	}()
-	under, cancel := h.Context(ctx)
-	defer cancel()
-	err = fn(under)
-	returned = true
-	if lost := h.Err(); errors.Is(lost, ErrLost) {
-		err = errors.Join(err, lost)
-	}
-	return errors.Join(err, finish(end))
-}
-
 // Contenders lists who is in line, the holder first, as this member knows it. Empty means that the lock is free.
 func (l *Lock) Contenders(ctx context.Context) ([]Contender, error) {
 	s, err := session(ctx, l.Session, "contenders", l.Path)

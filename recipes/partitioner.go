@@ -304,25 +304,19 @@ func (f *floor) repeat(ctx context.Context, item string) error {
 
 // hold calls the item's function under its lock. The error is the function's, unless it comes of the end of its context.
 func (f *floor) hold(ctx context.Context, item string, h *Held) error {
-	var failure error
-	lost := h.do(ctx, func(under context.Context) error {
+	_, err := h.serve(ctx, func(under context.Context) error {
 		if under.Err() != nil {
 			return nil
 		}
 		f.p.owns(item, true)
 		defer f.p.owns(item, false)
-		if failure = f.own(under, item, h); failure == nil {
+		err := f.own(under, item, h)
+		if err == nil {
 			<-under.Done() // the item stays ours
 		}
-		return nil
-	}, func(rest context.Context) error {
-		h.Release(rest) // what does not come through in time goes on in the background
-		return nil
+		return err
 	})
-	if lost != nil && lossMade(failure) || ctx.Err() != nil && errors.Is(failure, ctx.Err()) {
-		return nil
-	}
-	return failure
+	return err
 }
 
 func (p *Partitioner) owns(item string, yes bool) {

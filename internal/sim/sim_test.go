@@ -85,6 +85,7 @@ type run struct {
 	h      *history        // the record
 	left   string          // the directory of its histories, once there is one
 	ctx    context.Context // ends with the faults
+	whole  context.Context // ends with the run
 	work   sync.WaitGroup  // ends with the faults
 	watch  sync.WaitGroup  // ends with the run
 	settle time.Duration   // after that the sessions of who is gone are gone
@@ -146,6 +147,7 @@ func simulate(t *testing.T, sh shape) {
 	}()
 	r.setUp()
 	whole, end := context.WithCancel(ctx)
+	r.whole = whole
 	defer r.watch.Wait()
 	defer end()
 	faults, stop := context.WithTimeout(ctx, sh.faults)

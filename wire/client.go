@@ -40,6 +40,13 @@ type ClientConfig struct {
 	// in the background, and moves there when it finds it (SS-30).
 	ReadOnly bool
 
+	// Legacy is for servers before ZooKeeper 3.5, and for what is like them. Such servers close the connection of a
+	// client that asks for what they do not know (WP-83), so this one then sends nothing else: creates, also those of
+	// transactions, and Children are asked for in the form whose answer has no Stat (opcodes 1 and 8), so the Stat in
+	// their results is zero. Containers, times to live, persistent watches, MultiRead, Ephemerals, Descendants,
+	// Identities, CheckWatches, RemoveWatches and Reconfig fail with ErrUnimplemented, and nothing is sent.
+	Legacy bool
+
 	// Session and Password, if Session is not 0, attach to a session that was opened before: see Client.ID, Password
 	// and Detach. LastZxid is what its former owner had seen, so that a server that is behind is passed over (SS-17).
 	Session  zk.SessionID

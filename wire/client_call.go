@@ -13,6 +13,7 @@ import (
 var (
 	errNilContext = errors.New("nil context")
 	errLost       = errors.New("connection lost")
+	errLegacy     = errors.New("not with ClientConfig.Legacy")
 )
 
 // clientRequest is what a method asks the connection for.
@@ -58,6 +59,11 @@ func (k *clientCall) finish() {
 	}
 }
 
+// knows reports whether the client may send an opcode: with Legacy those of ZooKeeper 3.4 alone.
+func (c *Client) knows(op opcode) bool {
+	return !c.cfg.Legacy || op < opCreate2 || op == opAuth || op == opSetWatches || op == opSASL
+}
+
 // do sends a request and waits for its answer. A read is repeated when its connection breaks; so is what never left.
 func (c *Client) do(ctx context.Context, q clientRequest) error {
 	_, err := c.exchange(ctx, q)
@@ -67,6 +73,9 @@ func (c *Client) do(ctx context.Context, q clientRequest) error {
 func (c *Client) exchange(ctx context.Context, q clientRequest) (zk.Zxid, error) {
 	if ctx == nil {
 		return 0, &zk.Error{Op: q.name, Path: q.path, Code: zk.ErrBadArguments, Err: errNilContext}
+	}
+	if !c.knows(q.op) {
+		return 0, &zk.Error{Op: q.name, Path: q.path, Code: zk.ErrUnimplemented, Err: errLegacy}
 	}
 	size := q.size + 64
 	if err := c.acquire(ctx, size); err != nil {

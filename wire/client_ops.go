@@ -126,7 +126,8 @@ func (c *Client) exists(ctx context.Context, path string, watch bool) (zk.Stat, 
 	return zk.Stat{}, false, nil, err
 }
 
-// Children returns the names of a znode's children in byte order, and its Stat. Errors: ErrNoNode, ErrNoAuth.
+// Children returns the names of a znode's children in byte order, and its Stat, which is zero with
+// ClientConfig.Legacy. Errors: ErrNoNode, ErrNoAuth.
 func (c *Client) Children(ctx context.Context, path string) ([]string, zk.Stat, error) {
 	names, st, _, err := c.children(ctx, path, false)
 	return names, st, err
@@ -144,12 +145,20 @@ func (c *Client) children(ctx context.Context, path string, watch bool) ([]strin
 		st    zk.Stat
 		w     *clientWatcher
 	}
-	q, err := c.checked(opGetChildren2, "children", path)
+	op := opGetChildren2
+	if c.cfg.Legacy {
+		op = opGetChildren
+	}
+	q, err := c.checked(op, "children", path)
 	if err != nil {
 		return nil, zk.Stat{}, nil, err
 	}
 	q.read, q.body = true, pathWatchBody(c.full(path), watch)
-	q.decode = func(d *decoder) { r.names, r.st = d.strings(), d.stat() }
+	q.decode = func(d *decoder) {
+		if r.names = d.strings(); op == opGetChildren2 {
+			r.st = d.stat()
+		}
+	}
 	if watch {
 		c.watchOnce(ctx, &q, func(zk.Code) int { return watchChild }, &r.w)
 	}
@@ -277,7 +286,7 @@ func (c *Client) Identities(ctx context.Context) ([]zk.Identity, error) {
 
 // SASL sends one token of a SASL exchange and returns the server's (WP-45); a server without SASL answers nil.
 func (c *Client) SASL(ctx context.Context, token []byte) ([]byte, error) {
-	token = bytes.Clone(token)
+	token = append([]byte{}, token...) // never null: ZooKeeper 3.8.0 would close the connection
 	var answer []byte
 	q := clientRequest{op: opSASL, name: "sasl", size: len(token), body: func(b []byte) []byte { return appendBuffer(b, token) },
 		decode: func(d *decoder) { answer = bytes.Clone(d.buffer()) }}

@@ -444,6 +444,8 @@ func clientSuite(t *testing.T, servers func(*testing.T) []string) {
 		}
 	})
 
+	t.Run("every opcode", func(t *testing.T) { everyOpcode(t, servers(t)) })
+
 	t.Run("too large", func(t *testing.T) { // DM-90
 		ctx, c := dial(t, nil)
 		_, err := c.Create(ctx, "/large", make([]byte, 1<<20), zk.Persistent)

@@ -114,6 +114,9 @@ func (c *Client) prepare(o *Op) (opcode, func([]byte) []byte, int, error) {
 		if err != nil {
 			return 0, nil, 0, err
 		}
+		if op == opCreate2 && c.cfg.Legacy {
+			op = opCreate
+		}
 		for _, a := range o.acl {
 			size += 12 + len(a.Scheme) + len(a.ID)
 		}
@@ -166,8 +169,8 @@ func (c *Client) Do(ctx context.Context, op Op) (zk.Result, error) {
 }
 
 // Create creates a znode with the ACL zk.OpenACL and returns it; the path includes the sequence number, if one was
-// asked for. Data is copied, nil is stored as null. Use OpCreate and Do for another ACL, or for a TTL. Errors:
-// ErrNodeExists, ErrNoNode (parent), ErrNoChildrenForEphemerals, ErrNoAuth, ErrQuotaExceeded, ErrTooLarge,
+// asked for. Data is copied, nil is stored as null. With ClientConfig.Legacy the Stat is zero. Use OpCreate and Do for
+// another ACL, or for a TTL. Errors: ErrNodeExists, ErrNoNode (parent), ErrNoChildrenForEphemerals, ErrNoAuth, ErrQuotaExceeded, ErrTooLarge,
 // ErrBadArguments, and those of every write: ErrUnavailable with MaybeApplied, ErrSessionExpired, ErrClosed.
 func (c *Client) Create(ctx context.Context, path string, data []byte, mode zk.CreateMode) (zk.Znode, error) {
 	r, err := c.Do(ctx, OpCreate(path, data, mode))
@@ -229,6 +232,9 @@ func (c *Client) Txn(ctx context.Context, ops ...Op) ([]zk.Result, error) {
 		code, body, size, err := c.prepare(&ops[i])
 		if err != nil {
 			return nil, &zk.Error{Op: "txn", Path: ops[i].path, Code: zk.ErrBadArguments, Err: err}
+		}
+		if !c.knows(code) {
+			return nil, &zk.Error{Op: "txn", Path: ops[i].path, Code: zk.ErrUnimplemented, Err: errLegacy}
 		}
 		bodies[i], codes[i] = body, code
 		q.size += size

@@ -239,7 +239,7 @@ func (c *Client) unwatch(w *clientWatcher, err error) {
 		return
 	}
 	c.watches.end(w, err)
-	if c.conn == nil || c.closing || c.watches.pending[w.path] > 0 {
+	if c.conn == nil || c.closing || c.watches.pending[w.path] > 0 || !c.knows(opRemoveWatches) {
 		return // what the server keeps then goes with its first event, or with the connection
 	}
 	t := zk.WatchTypeAny // which servers before 3.9 know too, unlike those of persistent watches

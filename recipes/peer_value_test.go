@@ -19,6 +19,153 @@ import (
 	"github.com/seed-541fafe0/zk/zktest"
 )
 
+// valueWrites are the ways to write a value; each is of one write. Those on what exists find "0" there.
+var valueWrites = []struct {
+	name string
+	on   bool // what exists
+	call func(ctx context.Context, v *recipes.Value[string]) error
+}{
+	{"Set", false, func(ctx context.Context, v *recipes.Value[string]) error { return v.Set(ctx, "01") }},
+	{"Set", true, func(ctx context.Context, v *recipes.Value[string]) error { return v.Set(ctx, "01") }},
+	{"SetIf", false, func(ctx context.Context, v *recipes.Value[string]) error { return v.SetIf(ctx, "01", zk.Stat{}) }},
+	{"SetIf", true, func(ctx context.Context, v *recipes.Value[string]) error {
+		_, st, err := v.Get(ctx)
+		if err != nil {
+			return err
+		}
+		return v.SetIf(ctx, "01", st)
+	}},
+	{"Update", false, appendOne},
+	{"Update", true, appendOne},
+}
+
+func appendOne(ctx context.Context, v *recipes.Value[string]) error {
+	x, err := v.Update(ctx, func(x string) (string, error) { return x + "1", nil })
+	if err == nil && x != "01" {
+		err = fmt.Errorf("it has become %q", x)
+	}
+	return err
+}
+
+// dataOf is a znode as a member has it, or an empty one.
+func dataOf(t *testing.T, ctx context.Context, m *zk.Member, path string) (z zk.Znode) {
+	t.Helper()
+	must(t, m.View(ctx, func(v *zk.View) (err error) {
+		if z, err = v.Get(path); errors.Is(err, zk.ErrNoNode) {
+			return nil
+		}
+		return err
+	}))
+	return z
+}
+
+// A value is written, and the answer is lost on its way. It is written once; the call says so, or that it does not know:
+// never that it has failed.
+func TestPeer05AnswerOfValueLost(t *testing.T) {
+	type lost struct {
+		c               *zktest.Cluster
+		s               *zk.Session // of the call
+		at, lead, third int         // its member, and the others
+		cancel          func()      // the call's context
+	}
+	for _, fault := range []struct {
+		name   string
+		drop   int   // answers that are lost; 0: everything that the leader sends to the call's member
+		target error // of the call, which does not know; nil: it knows
+		do     func(t *testing.T, ctx context.Context, x lost)
+	}{
+		{"one answer", 1, nil, func(*testing.T, context.Context, lost) {}},
+		{"three answers", 3, nil, func(*testing.T, context.Context, lost) {}},
+		{"the leader dies", 0, nil, func(t *testing.T, ctx context.Context, x lost) { must(t, x.c.Crash(x.lead)) }},
+		{"the leader hands over", 0, nil, func(t *testing.T, ctx context.Context, x lost) {
+			must(t, x.c.Member(x.lead).TransferLeadership(ctx, zktest.Name(x.third)))
+		}},
+		{"the network heals late", 0, nil, func(t *testing.T, ctx context.Context, x lost) { time.Sleep(20 * time.Second) }},
+		{"the session expires", 0, nil, func(t *testing.T, ctx context.Context, x lost) {
+			must(t, x.c.Member(x.third).KillSession(ctx, x.s.ID()))
+			time.Sleep(2 * x.s.Timeout())
+		}},
+		{"the session expires and a snapshot tells", 0, nil, func(t *testing.T, ctx context.Context, x lost) {
+			must(t, x.c.Member(x.third).KillSession(ctx, x.s.ID()))
+			time.Sleep(2 * x.s.Timeout())
+			other := session(t, ctx, x.c.Member(x.lead))
+			for range 200 {
+				_, err := other.Txn(ctx)
+				must(t, err)
+			}
+			must(t, x.c.Member(x.lead).Compact(ctx))
+			must(t, x.c.Member(x.third).Compact(ctx))
+			x.c.Heal()
+		}},
+		{"a snapshot tells", 0, nil, func(t *testing.T, ctx context.Context, x lost) {
+			other := session(t, ctx, x.c.Member(x.lead))
+			for range 200 {
+				_, err := other.Txn(ctx)
+				must(t, err)
+			}
+			must(t, x.c.Member(x.lead).Compact(ctx))
+			must(t, x.c.Member(x.third).Compact(ctx))
+		}},
+		{"ctx ends", 0, context.Canceled, func(_ *testing.T, _ context.Context, x lost) { x.cancel() }},
+		{"the session is closed", 0, nil, func(t *testing.T, _ context.Context, x lost) {
+			wants(t, x.s.Close(), zk.ErrUnavailable)
+		}},
+		{"the member dies", 0, zk.ErrClosed, func(t *testing.T, _ context.Context, x lost) { must(t, x.c.Crash(x.at)) }},
+	} {
+		t.Run(fault.name, func(t *testing.T) {
+			bubble(t, 3, zktest.Config{}, func(t *testing.T, ctx context.Context, c *zktest.Cluster) {
+				for i, w := range valueWrites {
+					x := lost{c: c, lead: leader(t, ctx, c), at: follower(t, ctx, c)}
+					x.third = 3 - x.lead - x.at
+					var err error
+					x.s, err = c.Member(x.at).NewSession(ctx, zk.SessionConfig{Timeout: 30 * time.Second})
+					must(t, err)
+					v := recipes.NewValue[string](x.s, fmt.Sprint("/v", i))
+					v.Default = "0"
+					if w.on {
+						must(t, v.Set(ctx, "0"))
+					}
+					_, err = x.s.Txn(ctx) // by the stream that is to be cut
+					must(t, err)
+					must(t, c.Quiesce(ctx))
+					if c.DropForwards(x.at, fault.drop); fault.drop == 0 {
+						c.Network().Cut(zktest.Name(x.lead), zktest.Name(x.at))
+					}
+					some, cancel := context.WithCancel(ctx)
+					x.cancel = cancel
+					done := make(chan error, 1)
+					go func() { done <- w.call(some, v) }()
+					eventually(t, w.name+" is not committed", func() bool { return dataOf(t, ctx, c.Member(x.third), v.Path).Data == "01" })
+					fault.do(t, ctx, x)
+					if fault.target == nil {
+						c.Heal()
+						must(t, soon(t, w.name+": no answer", done))
+					} else {
+						err := soon(t, w.name+": no answer", done)
+						if wants(t, err, fault.target); !zk.MaybeApplied(err) { // PEER-05
+							t.Errorf("%s failed with %v", w.name, err)
+						}
+						c.Heal()
+					}
+					cancel()
+					c.DropForwards(x.at, 0)
+					for i := range 3 {
+						if !c.Up(i) {
+							must(t, c.Restart(ctx, i))
+							must(t, c.Member(i).Ready(ctx))
+						}
+					}
+					must(t, c.Quiesce(ctx))
+					z := dataOf(t, ctx, c.Member(x.third), v.Path)
+					if z.Data != "01" || w.on && z.Stat.Version != 1 || !w.on && z.Stat.Version != 0 { // once
+						t.Errorf("%s: %q in version %d", w.name, z.Data, z.Stat.Version)
+					}
+				}
+			})
+		})
+	}
+}
+
 // One value is used by many goroutines in every way at once; the race detector watches.
 func TestPeer32ManyGoroutines(t *testing.T) {
 	bubble(t, 1, zktest.Config{}, func(t *testing.T, ctx context.Context, c *zktest.Cluster) {

@@ -49,6 +49,8 @@ func (r *run) kinds() []part {
 		{"Partitioner", 4, r.partitionClient, nil},
 		{"TwoPhase", 2, r.proposeClient, nil},
 		{"TwoPhase", pactSites, r.siteClient, nil},
+		r.valuePart(),
+		r.cachePart(),
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -311,20 +312,30 @@ func (c *Cluster) Expire(ctx context.Context, s *zk.Session) error {
 	}
 }
 
-// Quiesce waits until all members that run have applied the same, and compares the digests of their states.
+// Quiesce waits until all members that run have applied the same: the digests of their states are equal. If others
+// belong to the ensemble it then returns an error that names them, and says why they stopped if they did so by
+// themselves: Restart them first. Members that were removed, or have left, are not missed.
 func (c *Cluster) Quiesce(ctx context.Context) error {
 	for {
 		digests := map[uint64][]string{}
 		zxids := map[zk.Zxid]bool{}
+		var up *zk.Member
+		var down []int
 		for i := range c.Len() {
-			if c.Up(i) {
-				d, z := c.Member(i).Digest()
-				digests[d] = append(digests[d], Name(i))
-				zxids[z] = true
+			if !c.Up(i) {
+				down = append(down, i)
+				continue
 			}
+			up = c.Member(i)
+			d, z := up.Digest()
+			digests[d] = append(digests[d], Name(i))
+			zxids[z] = true
+		}
+		if up == nil {
+			return errors.New("zktest: no member runs")
 		}
 		if len(zxids) == 1 && len(digests) == 1 {
-			return nil
+			return c.missing(ctx, up, down)
 		}
 		t := time.NewTimer(20 * time.Millisecond)
 		select {
@@ -334,6 +345,29 @@ func (c *Cluster) Quiesce(ctx context.Context) error {
 			return fmt.Errorf("members differ: digests %x, zxids %v", digests, zxids)
 		}
 	}
+}
+
+// missing returns an error if members that are down belong to the ensemble, as m knows it.
+func (c *Cluster) missing(ctx context.Context, m *zk.Member, down []int) error {
+	if len(down) == 0 {
+		return nil
+	}
+	list, err := m.Members(ctx)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, i := range down {
+		if !slices.ContainsFunc(list, func(p zk.MemberInfo) bool { return p.ID == Name(i) }) {
+			continue
+		}
+		err := fmt.Errorf("zktest: %s is down", Name(i))
+		if last := c.Member(i); last != nil && last.Err() != nil {
+			err = fmt.Errorf("%w: %w", err, last.Err())
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
 }
 
 // Close stops all members.

@@ -5,6 +5,7 @@ package zktest_test
 import (
 	"context"
 	"errors"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -112,6 +113,66 @@ func TestRemove(t *testing.T) {
 		}
 		if err := c.Remove(lone, l); err == nil || errors.Is(err, zk.ErrBadArguments) { // it would have no majority
 			t.Errorf("removing one of two, the other being down: %v", err)
+		}
+	})
+}
+
+// TestQuiesce: members that are down are named, with what stopped them, unless they do not belong to the ensemble.
+func TestQuiesce(t *testing.T) {
+	bubble(t, 5, zktest.Config{}, func(ctx context.Context, c *zktest.Cluster) {
+		wants := func(names ...string) error {
+			t.Helper()
+			err := c.Quiesce(ctx)
+			if (err == nil) != (len(names) == 0) {
+				t.Fatalf("%v are down: %v", names, err)
+			}
+			for _, name := range names {
+				if !strings.Contains(err.Error(), name+" is down") {
+					t.Errorf("%s is not named: %v", name, err)
+				}
+			}
+			return err
+		}
+		must := func(err error) {
+			t.Helper()
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		wants()
+		must(c.Crash(3))
+		if err := wants("m3"); strings.Contains(err.Error(), "m4") {
+			t.Error(err)
+		}
+		must(c.Remove(ctx, 3))
+		wants()
+		must(c.Member(4).Leave(ctx)) // without the cluster's help
+		<-c.Member(4).Done()
+		wants()
+		l, err := c.Leader(ctx)
+		must(err)
+		s, err := c.Member(l).Session(ctx)
+		must(err)
+		c.Pause(l)
+		_, err = s.Create(ctx, "/a", nil, zk.Persistent) // a call that the member gives up on, and its store too
+		if err == nil {
+			t.Error("a paused leader has answered")
+		}
+		<-c.Member(l).Done()
+		other := (l + 1) % 3
+		must(c.Crash(other))
+		must(c.Restart(ctx, other)) // it is behind, and waited for
+		if err := wants(zktest.Name(l)); !errors.Is(err, zk.ErrSystem) {
+			t.Errorf("it does not say why: %v", err)
+		}
+		must(c.Crash(l))
+		must(c.Restart(ctx, l))
+		wants()
+		for i := range 3 {
+			must(c.Crash(i))
+		}
+		if err := c.Quiesce(ctx); err == nil || ctx.Err() != nil {
+			t.Errorf("nobody runs: %v", err)
 		}
 	})
 }

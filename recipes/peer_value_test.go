@@ -25,9 +25,9 @@ var valueWrites = []struct {
 	on   bool // what exists
 	call func(ctx context.Context, v *recipes.Value[string]) error
 }{
-	{"Set", false, func(ctx context.Context, v *recipes.Value[string]) error { return v.Set(ctx, "01") }},
+	{"Set, new", false, func(ctx context.Context, v *recipes.Value[string]) error { return v.Set(ctx, "01") }},
 	{"Set", true, func(ctx context.Context, v *recipes.Value[string]) error { return v.Set(ctx, "01") }},
-	{"SetIf", false, func(ctx context.Context, v *recipes.Value[string]) error { return v.SetIf(ctx, "01", zk.Stat{}) }},
+	{"SetIf, new", false, func(ctx context.Context, v *recipes.Value[string]) error { return v.SetIf(ctx, "01", zk.Stat{}) }},
 	{"SetIf", true, func(ctx context.Context, v *recipes.Value[string]) error {
 		_, st, err := v.Get(ctx)
 		if err != nil {
@@ -35,7 +35,7 @@ var valueWrites = []struct {
 		}
 		return v.SetIf(ctx, "01", st)
 	}},
-	{"Update", false, appendOne},
+	{"Update, new", false, appendOne},
 	{"Update", true, appendOne},
 }
 
@@ -112,15 +112,15 @@ func TestPeer05AnswerOfValueLost(t *testing.T) {
 		}},
 		{"the member dies", 0, zk.ErrClosed, func(t *testing.T, _ context.Context, x lost) { must(t, x.c.Crash(x.at)) }},
 	} {
-		t.Run(fault.name, func(t *testing.T) {
-			bubble(t, 3, zktest.Config{}, func(t *testing.T, ctx context.Context, c *zktest.Cluster) {
-				for i, w := range valueWrites {
+		for _, w := range valueWrites {
+			t.Run(fault.name+"/"+w.name, func(t *testing.T) {
+				bubble(t, 3, zktest.Config{}, func(t *testing.T, ctx context.Context, c *zktest.Cluster) {
 					x := lost{c: c, lead: leader(t, ctx, c), at: follower(t, ctx, c)}
 					x.third = 3 - x.lead - x.at
 					var err error
 					x.s, err = c.Member(x.at).NewSession(ctx, zk.SessionConfig{Timeout: 30 * time.Second})
 					must(t, err)
-					v := recipes.NewValue[string](x.s, fmt.Sprint("/v", i))
+					v := recipes.NewValue[string](x.s, "/v")
 					v.Default = "0"
 					if w.on {
 						must(t, v.Set(ctx, "0"))
@@ -128,27 +128,27 @@ func TestPeer05AnswerOfValueLost(t *testing.T) {
 					_, err = x.s.Txn(ctx) // by the stream that is to be cut
 					must(t, err)
 					must(t, c.Quiesce(ctx))
+					synctest.Wait() // until that has its answer
 					if c.DropForwards(x.at, fault.drop); fault.drop == 0 {
 						c.Network().Cut(zktest.Name(x.lead), zktest.Name(x.at))
 					}
 					some, cancel := context.WithCancel(ctx)
+					defer cancel()
 					x.cancel = cancel
 					done := make(chan error, 1)
 					go func() { done <- w.call(some, v) }()
-					eventually(t, w.name+" is not committed", func() bool { return dataOf(t, ctx, c.Member(x.third), v.Path).Data == "01" })
+					eventually(t, "not committed", func() bool { return dataOf(t, ctx, c.Member(x.third), v.Path).Data == "01" })
 					fault.do(t, ctx, x)
 					if fault.target == nil {
 						c.Heal()
-						must(t, soon(t, w.name+": no answer", done))
+						must(t, soon(t, "no answer", done))
 					} else {
-						err := soon(t, w.name+": no answer", done)
+						err := soon(t, "no answer", done)
 						if wants(t, err, fault.target); !zk.MaybeApplied(err) { // PEER-05
-							t.Errorf("%s failed with %v", w.name, err)
+							t.Errorf("it failed with %v", err)
 						}
 						c.Heal()
 					}
-					cancel()
-					c.DropForwards(x.at, 0)
 					for i := range 3 {
 						if !c.Up(i) {
 							must(t, c.Restart(ctx, i))
@@ -158,11 +158,11 @@ func TestPeer05AnswerOfValueLost(t *testing.T) {
 					must(t, c.Quiesce(ctx))
 					z := dataOf(t, ctx, c.Member(x.third), v.Path)
 					if z.Data != "01" || w.on && z.Stat.Version != 1 || !w.on && z.Stat.Version != 0 { // once
-						t.Errorf("%s: %q in version %d", w.name, z.Data, z.Stat.Version)
+						t.Errorf("%q in version %d", z.Data, z.Stat.Version)
 					}
-				}
+				})
 			})
-		})
+		}
 	}
 }
 

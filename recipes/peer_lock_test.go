@@ -252,6 +252,7 @@ func TestPeer05LeaderDiesAfterCommit(t *testing.T) {
 			must(t, c.Quiesce(ctx))
 			before, _, err = s.Exists(ctx, "/l")
 			must(t, err)
+			synctest.Wait() // until the stream that is to be cut has its answer
 			z = c.Member(third).Applied()
 			c.Network().Cut(zktest.Name(lead), zktest.Name(at))
 			done := make(chan error, 1)
@@ -522,6 +523,7 @@ func TestPeer11LateRelease(t *testing.T) {
 		h := acquire(t, ctx, sc.locks[0])
 		must(t, sc.c.Quiesce(ctx))
 		next := queue(t, ctx, sc.locks[1])
+		synctest.Wait()                                           // until the stream that is to be cut has its answer
 		sc.c.Network().Cut(zktest.Name(l), zktest.Name(sc.at[0])) // the answer does not arrive
 		some, cancel := context.WithTimeout(ctx, time.Second)
 		defer cancel()

@@ -733,6 +733,7 @@ func TestRightLeaderDiesAfterCommit(t *testing.T) {
 			_, err := s.Txn(ctx) // by the stream that is to be cut
 			must(t, err)
 			must(t, c.Quiesce(ctx))
+			synctest.Wait() // until that has its answer
 			lead := leader(t, ctx, c)
 			third := 3 - lead
 			z := c.Member(third).Applied()

@@ -478,6 +478,7 @@ func leaderDiesAfterCommit(t *testing.T, ctx context.Context, c *zktest.Cluster,
 	_, err = s.Txn(ctx) // by the stream that is to be cut
 	must(t, err)
 	must(t, c.Quiesce(ctx))
+	synctest.Wait() // until that has its answer
 	lead := leader(t, ctx, c)
 	z := c.Member(3 - lead).Applied()
 	c.Network().Cut(zktest.Name(lead), zktest.Name(0))

@@ -34,7 +34,7 @@ type fsm struct {
 	term    uint64    // of that entry
 	stamped time.Time // when st.now was last raised
 	live    map[SessionID]*live
-	checks  [4]checkpoint // the newest last
+	checks  checkpoints
 	moved   chan struct{} // closed when the state has moved on; nil while nobody waits
 }
 
@@ -169,7 +169,7 @@ func (f *fsm) applyFrame(data []byte, st stamp) error {
 			if first {
 				f.st.advance(st)
 				f.stamped = began
-				if err = f.compareLocked(st.check); err != nil {
+				if err = f.checks.compare(st.check); err != nil {
 					return
 				}
 				if !f.st.begin(&fr) {
@@ -189,7 +189,9 @@ func (f *fsm) applyFrame(data []byte, st stamp) error {
 			}
 			if last = len(outcomes) == len(fr.requests); last {
 				f.st.keep(&fr, outcomes)
-				f.checkpointLocked()
+				if len(outcomes) > 0 {
+					f.checks.add(checkpoint{f.st.zxid, f.st.sum ^ mix(uint64(f.st.lastID))})
+				}
 			}
 			f.moveLocked()
 		})
@@ -205,33 +207,6 @@ func (f *fsm) applyFrame(data []byte, st stamp) error {
 	}
 	f.events.took(time.Since(start))
 	return nil
-}
-
-// compareLocked compares the leader's digest with this member's as of the same zxid.
-func (f *fsm) compareLocked(c checkpoint) error {
-	for _, have := range f.checks {
-		if c.zxid != 0 && have.zxid == c.zxid && have.sum != c.sum {
-			return fmt.Errorf("%w: the leader's digest at %v is %x, this member's %x", ErrInconsistent, c.zxid, c.sum, have.sum)
-		}
-	}
-	return nil
-}
-
-// checkpointEvery is how many requests lie between two digests that members compare.
-const checkpointEvery = 1024
-
-func (f *fsm) checkpointLocked() {
-	if last := f.checks[len(f.checks)-1]; f.st.zxid-last.zxid >= checkpointEvery || f.st.zxid/checkpointEvery != last.zxid/checkpointEvery {
-		copy(f.checks[:], f.checks[1:])
-		f.checks[len(f.checks)-1] = checkpoint{f.st.zxid, f.st.sum ^ mix(uint64(f.st.lastID))}
-	}
-}
-
-// checkpoint returns the newest digest, for the leader to hand on.
-func (f *fsm) checkpoint() checkpoint {
-	f.mu.RLock()
-	defer f.mu.RUnlock()
-	return f.checks[len(f.checks)-1]
 }
 
 // changesKept bounds the room for changes that stays when they have been told: one deletion may make 200,000.
@@ -417,7 +392,7 @@ func (f *fsm) Restore(rc io.ReadCloser) (err error) {
 	f.locked(func() {
 		old := f.st
 		f.st, f.stamped = st, time.Now()
-		f.checks = [4]checkpoint{}
+		f.checks = checkpoints{}
 		f.replacedLocked(old)
 		if o := st.origin(f.id); o != nil && o.incarnation == f.incarnation {
 			answered, last = o.kept, o.last

@@ -66,7 +66,7 @@ func TestMemberStops(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			ctx, m, s := alone(t, Config{Logger: slog.New(slog.DiscardHandler)})
-			for i := range checkpointEvery + 10 {
+			for i := range 10 {
 				if _, err := s.Do(ctx, OpCheck("/", AnyVersion)); err != nil {
 					t.Fatal(i, err)
 				}

@@ -94,22 +94,3 @@ func (m *Member) Ephemerals(ctx context.Context, id SessionID) (paths []string, 
 func (m *Member) SessionTimeouts() (least, most time.Duration) {
 	return m.cfg.MinTimeout, m.cfg.MaxTimeout
 }
-
-// StateDigest is a digest of the replicated state as of one zxid.
-type StateDigest struct {
-	Zxid Zxid
-	Sum  uint64
-}
-
-// Digests returns the newest digests that members compare with their leader's, the oldest first: a few, one for every
-// 1,024 requests or so. Members that have applied the same log have the same ones at the same zxids.
-func (m *Member) Digests() (list []StateDigest) {
-	m.fsm.reading(func() {
-		for _, c := range m.fsm.checks {
-			if c.zxid != 0 {
-				list = append(list, StateDigest{c.zxid, c.sum})
-			}
-		}
-	})
-	return list
-}

@@ -126,7 +126,7 @@ func simulate(t *testing.T, sh shape) {
 		r.mu.Unlock()
 		return m.Session(ctx)
 	}))
-	logger := slog.New(slog.NewTextHandler(recordWriter{r.h}, &slog.HandlerOptions{Level: slog.LevelInfo}))
+	logger := slog.New(slog.NewTextHandler(recordWriter{r.h}, &slog.HandlerOptions{Level: slog.LevelInfo, ReplaceAttr: r.digests.heard}))
 	ctx := context.Background()
 	var err error
 	r.c, err = zktest.Open(ctx, sh.members, zktest.Config{Seed: sh.seed, OnDisk: sh.dir, NonVoters: sh.observers, Configure: r.clocks.configure, Base: zk.Config{

@@ -6,8 +6,11 @@ import (
 	"cmp"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/fnv"
+	"io"
+	"log/slog"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -95,11 +98,13 @@ func (c *numberCheck) check() error {
 }
 
 // digestCheck compares what members are at equal zxids. It makes a digest of its own, of the znodes alone: what else
-// the state has, such as the term, may change without a zxid, and is compared at the end, when all stands still.
+// the state has, such as the term, may change without a zxid, and is compared at the end, when all stands still. It
+// samples; members compare themselves with their leader at every entry, and it hears of those that stop for that.
 type digestCheck struct {
 	mu       sync.Mutex
 	seen     map[zk.Zxid]digest
 	compared int
+	stopped  error
 }
 
 type digest struct {
@@ -109,10 +114,26 @@ type digest struct {
 
 func newDigestCheck() *digestCheck { return &digestCheck{seen: map[zk.Zxid]digest{}} }
 
-// take compares with what another member was at that zxid (P18, CG-4).
+// heard looks at what members log, as slog.HandlerOptions.ReplaceAttr: one that differs stops, and says so once. When it
+// is started again it may well be sound.
+func (c *digestCheck) heard(_ []string, a slog.Attr) slog.Attr {
+	if err, ok := a.Value.Any().(error); ok && errors.Is(err, zk.ErrInconsistent) {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.stopped = err
+	}
+	return a
+}
+
+// take compares with what another member was at that zxid (P18, CG-4). It fails as well if a member has stopped because
+// it differed.
 func (c *digestCheck) take(member string, sum uint64, z zk.Zxid) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if err := c.stopped; err != nil {
+		c.stopped = nil
+		return err
+	}
 	have, ok := c.seen[z]
 	if !ok {
 		c.seen[z] = digest{member, sum}
@@ -185,5 +206,14 @@ func TestTreeCheckers(t *testing.T) {
 	d := newDigestCheck()
 	if d.take("a", 1, 5) != nil || d.take("b", 1, 5) != nil || d.take("b", 2, 6) != nil || d.take("a", 3, 6) == nil {
 		t.Error("a digest that differs is not seen")
+	}
+	log := slog.New(slog.NewTextHandler(io.Discard, &slog.HandlerOptions{ReplaceAttr: d.heard}))
+	log.Error("member stops", "err", zk.ErrClosed)
+	if err := d.take("a", 1, 5); err != nil {
+		t.Error(err)
+	}
+	log.Error("member stops", "err", fmt.Errorf("entry 5: %w", zk.ErrInconsistent))
+	if err := d.take("a", 1, 5); !errors.Is(err, zk.ErrInconsistent) {
+		t.Errorf("a member that stops because it differs: %v", err)
 	}
 }

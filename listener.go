@@ -284,6 +284,7 @@ func (l *Listener) List(ctx context.Context, path string, watch bool) (names []s
 				names = append(names, baseName(c.path))
 				return true
 			})
+			l.s.m.stats.scanned.Add(int64(len(names)))
 		}
 		return code, watchKey{path, true, watchOnce}
 	}, &z)
@@ -474,6 +475,7 @@ func (l *Listener) Descendants(ctx context.Context, path string) (count int, z Z
 			count++
 			return count < countAtOnce
 		})
+		l.s.m.stats.scanned.Add(int64(count))
 		return 0
 	})
 	if err != nil || few {
@@ -523,6 +525,7 @@ func (l *Listener) MultiRead(ctx context.Context, reads ...ReadRequest) (results
 				r.Names = append(r.Names, baseName(c.path))
 				return true
 			})
+			l.s.m.stats.scanned.Add(int64(len(r.Names)))
 		}
 		return 0
 	})

@@ -151,6 +151,7 @@ func (s *Session) children(ctx context.Context, op, path string, opts []ReadOpti
 			names = append(names, baseName(c.path))
 			return true
 		})
+		s.m.stats.scanned.Add(int64(len(names)))
 		if also != nil {
 			return also(full, n)
 		}
@@ -170,6 +171,7 @@ func (s *Session) ChildrenSeq(ctx context.Context, path, after string, opt ...Re
 					page = append(page, baseName(c.path))
 					return len(page) < cap(page)
 				})
+				s.m.stats.scanned.Add(int64(len(page)))
 				return 0
 			})
 			if err != nil {
@@ -200,10 +202,12 @@ func (s *Session) Sequential(ctx context.Context, path string, opt ...ReadOption
 				if n.sequence == nil {
 					return 0
 				}
+				passed := int64(0)
 				take := func(c *znode) bool {
 					if last != nil && c.path == last.path {
 						return true
 					}
+					passed++
 					if c.acl == nil || allowed(c.acl, PermRead, s.identities()) {
 						st := c.stat()
 						page = append(page, Znode{s.local(c.path), c.data, st.public()})
@@ -216,6 +220,7 @@ func (s *Session) Sequential(ctx context.Context, path string, opt ...ReadOption
 				} else {
 					n.sequence.AscendGreaterOrEqual(last, take)
 				}
+				s.m.stats.scanned.Add(passed)
 				return 0
 			})
 			if err != nil {
@@ -256,7 +261,13 @@ func (s *Session) Preceding(ctx context.Context, path string, match func(name st
 		if p := t.nodes[parentPath(full)]; !allowed(p.acl, PermRead, s.identities()) {
 			return ErrNoAuth
 		}
-		if o := t.precedes(n, match); o != nil {
+		passed := int64(0)
+		o := t.precedes(n, func(name string) bool {
+			passed++
+			return match(name)
+		})
+		s.m.stats.scanned.Add(passed)
+		if o != nil {
 			ok = true
 			st := o.stat()
 			found = Znode{Path: s.local(o.path), Stat: st.public()}

@@ -40,6 +40,7 @@ type Stats struct {
 	DataBytes                            int64 // of paths and data
 	KeptBytes                            int64 // of old versions for open Views
 	Reads, LinearReads, Writes, Failures int64
+	Scanned                              int64         // znodes that lists, walks and steps to a sibling went over; Reads has the calls
 	Frames, FramedWrites                 int64         // log entries this member made, and the writes they carried
 	Forwards, Redrives                   int64         // frames sent to another member, as the leader; frames sent more than once
 	WriteP50, WriteP99                   time.Duration // of this member's writes, from the call to the answer
@@ -50,9 +51,9 @@ type Stats struct {
 
 // counters are written from everywhere.
 type counters struct {
-	reads, linear, writes, failures, forwards, redrives, frames, packed atomic.Int64
-	committed                                                           atomic.Int64 // zxid, as the leader told it
-	latency, commit, apply                                              histogram
+	reads, scanned, linear, writes, failures, forwards, redrives, frames, packed atomic.Int64
+	committed                                                                    atomic.Int64 // zxid, as the leader told it
+	latency, commit, apply                                                       histogram
 }
 
 func (c *counters) knowCommitted(z Zxid) {
@@ -114,7 +115,7 @@ func (h *histogram) quantile(q float64) time.Duration {
 func (m *Member) Stats() Stats {
 	role := m.RoleInfo()
 	st := Stats{
-		Role: role.Role, Term: role.Term, Reads: m.stats.reads.Load(), LinearReads: m.stats.linear.Load(), Writes: m.stats.writes.Load(),
+		Role: role.Role, Term: role.Term, Reads: m.stats.reads.Load(), Scanned: m.stats.scanned.Load(), LinearReads: m.stats.linear.Load(), Writes: m.stats.writes.Load(),
 		Failures: m.stats.failures.Load(), Frames: m.stats.frames.Load(), FramedWrites: m.stats.packed.Load(), Redrives: m.stats.redrives.Load(), Forwards: m.stats.forwards.Load(),
 		WriteP50: m.stats.latency.quantile(.5), WriteP99: m.stats.latency.quantile(.99), CommitP50: m.stats.commit.quantile(.5), CommitP99: m.stats.commit.quantile(.99),
 		ApplyP50: m.stats.apply.quantile(.5), ApplyP99: m.stats.apply.quantile(.99), LogBytes: m.store.LogBytes(),

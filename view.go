@@ -14,6 +14,7 @@ import (
 // for one goroutine.
 type View struct {
 	fsm     *fsm
+	stats   *counters
 	view    *view
 	session *Session // whose permissions and paths apply; nil for trusted code
 	done    atomic.Bool
@@ -21,7 +22,7 @@ type View struct {
 
 // View calls fn with a frozen picture of what the session may read.
 func (s *Session) View(ctx context.Context, fn func(*View) error, opt ...ReadOption) error {
-	v := &View{fsm: s.m.fsm, session: s}
+	v := &View{fsm: s.m.fsm, stats: &s.m.stats, session: s}
 	if fn == nil {
 		return &Error{Op: "view", Code: ErrBadArguments, Err: errNilFunction}
 	}
@@ -42,7 +43,7 @@ func (m *Member) View(ctx context.Context, fn func(*View) error) error {
 	if err := m.running("view"); err != nil {
 		return err
 	}
-	return (&View{fsm: m.fsm}).run(fn)
+	return (&View{fsm: m.fsm, stats: &m.stats}).run(fn)
 }
 
 func (v *View) run(fn func(*View) error) error {
@@ -135,6 +136,7 @@ func (v *View) Children(path string) iter.Seq2[string, error] {
 						page = append(page, baseName(n.path))
 						return len(page) < cap(page)
 					})
+					v.stats.scanned.Add(int64(len(page)))
 				}
 				return code
 			})
@@ -161,6 +163,7 @@ func (v *View) Prev(path, name string) (prev string, ok bool, err error) {
 		if code == 0 {
 			if n := childBefore(c, v.full(path), name); n != nil {
 				prev, ok = baseName(n.path), true
+				v.stats.scanned.Add(1)
 			}
 		}
 		return code
@@ -179,13 +182,16 @@ func (v *View) each(root string, fn func(*znode, *content)) error {
 				}
 				walk = newWalker(v.view, v.full(root))
 			}
+			passed := int64(0)
 			for range chunk {
 				n, c := walk.next()
 				if more = n != nil; !more {
 					break
 				}
+				passed++
 				fn(n, c)
 			}
+			v.stats.scanned.Add(passed)
 			return 0
 		})
 		if err != nil {
@@ -211,12 +217,14 @@ func (v *View) Walk(root string) iter.Seq2[Znode, error] {
 					}
 					walk = newWalker(v.view, v.full(root))
 				}
+				passed := int64(0)
 				for range chunk {
 					n, c := walk.next()
 					if n == nil {
 						more = false
 						break
 					}
+					passed++
 					if hidden != "" && within(hidden, n.path) {
 						continue
 					}
@@ -226,6 +234,7 @@ func (v *View) Walk(root string) iter.Seq2[Znode, error] {
 					}
 					page = append(page, v.znode(n, c))
 				}
+				v.stats.scanned.Add(passed)
 				return 0
 			})
 			if err != nil {

@@ -5,15 +5,11 @@ package house
 import (
 	"go/ast"
 	"go/build"
-	"go/importer"
 	"go/parser"
 	"go/token"
 	"go/types"
-	"io"
-	"os"
 	"path"
 	"path/filepath"
-	"strings"
 	"sync"
 	"testing"
 )
@@ -42,19 +38,6 @@ var rootTypes = sync.OnceValue(func() func(*testing.T) *checked {
 			return c
 		}
 		m := source(t)
-		exports := map[string]string{}
-		for line := range strings.Lines(m.run(t, nil, "list", "-e", "-export", "-deps", "-f", "{{if .Export}}{{.ImportPath}}\t{{.Export}}{{end}}", ".")) {
-			if p, export, ok := strings.Cut(strings.TrimSpace(line), "\t"); ok {
-				exports[p] = export
-			}
-		}
-		lookup := func(p string) (io.ReadCloser, error) {
-			name, ok := exports[p]
-			if !ok {
-				return nil, os.ErrNotExist
-			}
-			return os.Open(name)
-		}
 		got := &checked{files: map[string]*ast.File{}, info: &types.Info{
 			Types: map[ast.Expr]types.TypeAndValue{}, Defs: map[*ast.Ident]types.Object{}, Uses: map[*ast.Ident]types.Object{}, Selections: map[*ast.SelectorExpr]*types.Selection{},
 		}}
@@ -66,7 +49,7 @@ var rootTypes = sync.OnceValue(func() func(*testing.T) *checked {
 			got.files[f.name] = f.ast
 			files = append(files, f.ast)
 		}
-		config := types.Config{Importer: importer.ForCompiler(m.fset, "gc", lookup)}
+		config := types.Config{Importer: m.importer(t, ".")}
 		if _, err := config.Check(m.path, m.fset, files, got.info); err != nil {
 			t.Fatalf("the root package does not type-check: %v", err)
 		}

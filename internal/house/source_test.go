@@ -5,8 +5,11 @@ package house
 import (
 	"bytes"
 	"go/ast"
+	"go/importer"
 	"go/parser"
 	"go/token"
+	"go/types"
+	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -176,6 +179,25 @@ func (m *module) run(t *testing.T, env []string, args ...string) string {
 		t.Fatalf("go %s: %v\n%s", strings.Join(args, " "), err, complaints.String())
 	}
 	return string(out)
+}
+
+// importer imports what the compiler has left of packages, named as patterns of the go command, and of all they import.
+func (m *module) importer(t *testing.T, patterns ...string) types.Importer {
+	t.Helper()
+	exports := map[string]string{}
+	args := append([]string{"list", "-e", "-export", "-deps", "-f", "{{if .Export}}{{.ImportPath}}\t{{.Export}}{{end}}"}, patterns...)
+	for line := range strings.Lines(m.run(t, nil, args...)) {
+		if p, export, ok := strings.Cut(strings.TrimSpace(line), "\t"); ok {
+			exports[p] = export
+		}
+	}
+	return importer.ForCompiler(m.fset, "gc", func(p string) (io.ReadCloser, error) {
+		name, ok := exports[p]
+		if !ok {
+			return nil, os.ErrNotExist
+		}
+		return os.Open(name)
+	})
 }
 
 // packages lists the directories of the root module that hold packages, of those named if any are.

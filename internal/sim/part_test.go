@@ -51,6 +51,7 @@ func (r *run) kinds() []part {
 		{"TwoPhase", pactSites, r.siteClient, nil},
 		r.valuePart(),
 		r.cachePart(),
+		r.presencePart(),
 	}
 }
 

@@ -3,6 +3,7 @@
 package recipes
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"iter"
@@ -69,7 +70,7 @@ func (e *Election) line() line {
 	e.once.Do(func() { e.mixed.what, e.mixed.path = "Election", e.Path })
 	return line{told: e.mixed.tell, blocks: func(name string) bool {
 		layout, ok := stands(name)
-		if ok && layout != e.Layout {
+		if ok && layout != cmp.Or(e.Layout, Curator) {
 			e.mixed.found.Store(true)
 		}
 		return ok

@@ -439,7 +439,7 @@ func TestElectionLayouts(t *testing.T) {
 		must(t, h.c.Quiesce(ctx))
 		_, err := h.e[0].Leader(ctx)
 		wants(t, err, recipes.ErrNoLeader) // PEER-15
-		for layout, part := range map[recipes.Layout]string{recipes.Curator: "-latch-", recipes.Selector: "-lock-", recipes.Kazoo: "__lock__"} {
+		for layout, part := range map[recipes.Layout]string{0: "-latch-", recipes.Curator: "-latch-", recipes.Selector: "-lock-", recipes.Kazoo: "__lock__"} {
 			e := recipes.NewElection(h.s[0], dir)
 			e.Layout = layout
 			l := lead(t, ctx, e, "ours")

@@ -50,10 +50,12 @@ const (
 	hexDigits = 32
 )
 
+func (g *Group) layout() Layout { return cmp.Or(g.Layout, Curator) }
+
 // name makes the name and the data of a member's znode.
 func (g *Group) name(id string, data []byte) (string, []byte, error) {
 	name := id
-	switch g.Layout {
+	switch g.layout() {
 	case Curator:
 	case Kazoo:
 		if len(data) > 0 {
@@ -65,10 +67,10 @@ func (g *Group) name(id string, data []byte) (string, []byte, error) {
 			data = []byte(id)
 		}
 	default:
-		return "", nil, badArgument("join", g.Path, "a group has no layout "+g.Layout.String())
+		return "", nil, badArgument("join", g.Path, "a group has no layout "+g.layout().String())
 	}
 	if got, ok := g.id(name, string(data)); !ok || got != id || id == "" || strings.Contains(name, "/") {
-		return "", nil, badArgument("join", g.Path, "not an id of a member in layout "+g.Layout.String())
+		return "", nil, badArgument("join", g.Path, "not an id of a member in layout "+g.layout().String())
 	}
 	return name, data, zk.ValidPath(join(g.Path, name))
 }
@@ -84,7 +86,7 @@ func (g *Group) id(name, data string) (id string, ok bool) {
 			return cmp.Or(rest, short), true
 		}
 	}
-	return name, g.Layout == Curator
+	return name, g.layout() == Curator
 }
 
 // members are those of a directory, by id.

@@ -104,7 +104,7 @@ func TestGroup(t *testing.T) {
 		if list := w.next(); len(list) != 0 {
 			t.Fatalf("%+v", list)
 		}
-		b := join(t, ctx, group(recipes.Curator), "b", "data")
+		b := join(t, ctx, recipes.NewGroup(m, "/g"), "b", "data")
 		if list := w.next(); len(list) != 1 || list[0].ID != "b" || string(list[0].Data) != "data" || list[0].Token == 0 { // GRP-S1
 			t.Fatalf("%+v", list)
 		}

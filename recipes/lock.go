@@ -3,6 +3,7 @@
 package recipes
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"sync"
@@ -66,7 +67,7 @@ func (l *Lock) contender(s *zk.Session) zk.Op {
 
 // line has everybody who contends.
 func (l *Lock) line() line {
-	l.once.Do(func() { l.mixed.what, l.mixed.path, l.mixed.layout = "Lock", l.Path, l.Layout })
+	l.once.Do(func() { l.mixed.what, l.mixed.path, l.mixed.layout = "Lock", l.Path, cmp.Or(l.Layout, Curator) })
 	return line{blocks: func(name string) bool { return l.mixed.of(name, lockKind) }, told: l.mixed.tell}
 }
 

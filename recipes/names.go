@@ -10,12 +10,13 @@ import (
 	"github.com/seed-541fafe0/zk"
 )
 
-// Layout selects the names a recipe writes. The known names of others are always understood.
+// Layout selects the names a recipe writes. The known names of others are always understood. The zero value is Curator, for
+// a Queue Kazoo.
 type Layout uint8
 
 const (
-	// Curator writes Apache Curator's protected names, which go-zookeeper's are close to. It is the default.
-	Curator Layout = iota
+	// Curator writes Apache Curator's protected names, which go-zookeeper's are close to.
+	Curator Layout = iota + 1
 	// Kazoo writes kazoo's names.
 	Kazoo
 	// Selector writes the names of Curator's LeaderSelector. It is for elections only.
@@ -25,6 +26,8 @@ const (
 // String names the layout.
 func (l Layout) String() string {
 	switch l {
+	case 0:
+		return "default"
 	case Curator:
 		return "curator"
 	case Kazoo:

@@ -144,6 +144,7 @@ func TestSameNumber(t *testing.T) {
 func TestLayouts(t *testing.T) {
 	onStage(t, zktest.Config{}, func(t *testing.T, ctx context.Context, sc *scene) {
 		for layout, want := range map[recipes.Layout]string{
+			0:               `^/app/lock/_c_[0-9a-f-]{36}-lock-\d{10}$`, // the default
 			recipes.Curator: `^/app/lock/_c_[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}-lock-\d{10}$`,
 			recipes.Kazoo:   `^/app/lock/[0-9a-f]{32}__lock__\d{10}$`,
 		} {
@@ -158,7 +159,7 @@ func TestLayouts(t *testing.T) {
 			}
 			must(t, h.Release(ctx))
 		}
-		for l, want := range map[recipes.Layout]string{recipes.Curator: "curator", recipes.Kazoo: "kazoo", 7: "unknown"} {
+		for l, want := range map[recipes.Layout]string{0: "default", recipes.Curator: "curator", recipes.Kazoo: "kazoo", 7: "unknown"} {
 			if l.String() != want {
 				t.Errorf("layout %d is called %s", l, l)
 			}
@@ -176,6 +177,26 @@ func TestMixedLayouts(t *testing.T) {
 		kazoo := recipes.NewLock(sc.s[1], "/app/lock")
 		kazoo.Layout = recipes.Kazoo
 		h := acquire(t, ctx, sc.locks[0])
+		alike := queue(t, ctx, sc.locks[2])
+		waiting(t, alike)
+		leads, err := recipes.NewElection(sc.s[0], "/app/boss").Campaign(ctx, nil)
+		must(t, err)
+		stands := start(ctx, func(ctx context.Context) (*recipes.Held, error) {
+			l, err := recipes.NewElection(sc.s[1], "/app/boss").Campaign(ctx, nil)
+			if err != nil {
+				return nil, err
+			}
+			return l.Held, nil
+		})
+		waiting(t, stands)
+		if log.Len() > 0 {
+			t.Errorf("told of one layout: %s", &log)
+		}
+		must(t, leads.Resign(ctx))
+		must(t, granted(t, stands).Release(ctx))
+		must(t, h.Release(ctx))
+		must(t, granted(t, alike).Release(ctx))
+		h = acquire(t, ctx, sc.locks[0])
 		for range 3 {
 			next := queue(t, ctx, kazoo)
 			waiting(t, next)
@@ -201,7 +222,7 @@ func TestNamesAreUnique(t *testing.T) {
 		seen := map[string]bool{}
 		for i := range 200 {
 			l := recipes.NewLock(s, fmt.Sprint("/l", i%2))
-			l.Layout = recipes.Layout(i % 2)
+			l.Layout = []recipes.Layout{recipes.Curator, recipes.Kazoo}[i%2]
 			h := acquire(t, ctx, l)
 			name := strings.TrimRight(h.Path(), "0123456789")
 			if seen[name] {

@@ -19,7 +19,7 @@ import (
 // consumer that dies or loses its session loses its claims, and the items are received again. Take removes an item
 // before it returns it: at most once.
 //
-// Layout Kazoo, which NewQueue sets, is that of kazoo's LockingQueue: PATH/entries/entry-PPP-SEQ, persistent, and
+// Layout Kazoo, the default, is that of kazoo's LockingQueue: PATH/entries/entry-PPP-SEQ, persistent, and
 // PATH/taken/ the same name, ephemeral, for each claim. Programs that use that recipe can take part; they know nothing
 // of delays and ids, and count on the two directories once they have seen them. Ours are containers, which go when they
 // have been empty for a while: who shares a queue with kazoo creates both before, persistent, as kazoo does.
@@ -41,7 +41,7 @@ type Queue[T any] struct {
 	Path     string
 	Codec    Codec[T] // default JSON
 	MaxItems int      // bounds the entries, exactly; claimed ones count; 0: none
-	Layout   Layout   // NewQueue sets Kazoo; the zero value is Curator
+	Layout   Layout   // default Kazoo
 
 	idle  idle   // the consumers that wait
 	room  baton  // of the producers that find the queue full
@@ -52,9 +52,9 @@ type Queue[T any] struct {
 	bad   map[string]zk.Zxid // entries that could not be decoded, and as of when
 }
 
-// NewQueue returns a queue at path, of layout Kazoo.
+// NewQueue returns a queue at path.
 func NewQueue[T any](s zk.SessionSource, path string) *Queue[T] {
-	return &Queue[T]{Session: s, Path: path, Layout: Kazoo}
+	return &Queue[T]{Session: s, Path: path}
 }
 
 // shard is what a queue that is one of several does not have for itself.
@@ -72,7 +72,7 @@ func (q *Queue[T]) codec() Codec[T] {
 // names is nil for a layout that queues do not have.
 func (q *Queue[T]) names() naming {
 	switch q.Layout {
-	case Kazoo:
+	case 0, Kazoo:
 		return kazooNames{}
 	case Curator, CuratorDelay:
 		return curatorNames{delays: q.Layout == CuratorDelay}

@@ -132,7 +132,7 @@ func TestQueueOrder(t *testing.T) {
 func TestQueueNumbersGrow(t *testing.T) {
 	bubble(t, 1, zktest.Config{}, func(t *testing.T, ctx context.Context, c *zktest.Cluster) {
 		s := session(t, ctx, c.Member(0))
-		for layout, prefix := range map[recipes.Layout]string{recipes.Kazoo: "/q/entries/entry-100-", recipes.Curator: "/q/queue-"} {
+		for layout, prefix := range map[recipes.Layout]string{0: "/q/entries/entry-100-", recipes.Kazoo: "/q/entries/entry-100-", recipes.Curator: "/q/queue-"} {
 			q := newQueue(s)
 			q.Layout = layout
 			must(t, q.Put(ctx, 0)) // so that the directory is there

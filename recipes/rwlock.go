@@ -3,6 +3,7 @@
 package recipes
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"strings"
@@ -75,7 +76,7 @@ func (l *RWLock) TryLock(ctx context.Context) (*Held, error) {
 
 // line has those who go before a contender of kind k.
 func (l *RWLock) line(k kind) line {
-	l.once.Do(func() { l.mixed.what, l.mixed.path, l.mixed.layout = "RWLock", l.Path, l.Layout })
+	l.once.Do(func() { l.mixed.what, l.mixed.path, l.mixed.layout = "RWLock", l.Path, cmp.Or(l.Layout, Curator) })
 	kinds := []kind{writeKind}
 	if k == writeKind {
 		kinds = append(kinds, readKind)

@@ -88,6 +88,8 @@ func exported(pkg *types.Package) string {
 			fmt.Fprintf(&b, "const %s %s = %s\n", name, types.TypeString(o.Type(), in), o.Val().ExactString())
 		case *types.TypeName:
 			writeType(&b, o, in)
+		case *types.Func:
+			fmt.Fprintf(&b, "func %s%s\n", name, signature(o.Signature(), in))
 		default:
 			fmt.Fprintln(&b, types.ObjectString(o, in))
 		}
@@ -135,8 +137,28 @@ func writeType(b *strings.Builder, o *types.TypeName, in types.Qualifier) {
 		if value.Lookup(f.Pkg(), f.Name()) == nil {
 			receiver = "*"
 		}
-		fmt.Fprintf(b, "\tfunc (%s%s) %s%s\n", receiver, o.Name(), f.Name(), strings.TrimPrefix(types.TypeString(s.Type(), in), "func"))
+		fmt.Fprintf(b, "\tfunc (%s%s) %s%s\n", receiver, o.Name(), f.Name(), signature(s.Type().(*types.Signature), in))
 	}
+}
+
+// signature is what follows a function's name. Results that the compiler has named for its own ends have no name.
+func signature(f *types.Signature, in types.Qualifier) string {
+	var results []*types.Var
+	for v := range f.Results().Variables() {
+		if strings.HasPrefix(v.Name(), "#") {
+			v = types.NewParam(v.Pos(), v.Pkg(), "", v.Type())
+		}
+		results = append(results, v)
+	}
+	text := types.TypeString(types.NewSignatureType(nil, nil, nil, f.Params(), types.NewTuple(results...), f.Variadic()), in)
+	list := ""
+	for p := range f.TypeParams().TypeParams() {
+		list += ", " + p.String() + " " + types.TypeString(p.Constraint(), in)
+	}
+	if list != "" {
+		list = "[" + list[2:] + "]"
+	}
+	return list + strings.TrimPrefix(text, "func")
 }
 
 // writeFields lists the exported fields, and those that a hidden embedded struct lends.

@@ -89,7 +89,7 @@ func (r *right) vacate() {
 	switch cause := context.Cause(r.ctx); {
 	case over(cause), errors.Is(cause, zk.ErrNoNode) && len(r.more) == 0:
 		return
-	case errors.Is(cause, context.DeadlineExceeded): // the znode says itself that its time is over
+	case errors.Is(cause, context.DeadlineExceeded), errors.Is(cause, ErrMismatch): // the znode says itself that it is over, or another's
 		return
 	}
 	r.mu.Lock()

@@ -22,13 +22,13 @@ import (
 // lock PATH while they look, and as long as one does so nothing is had here. Their clocks have to agree with the ensemble's
 // time, which is what counts here. PATH is a container, reaped once the lease was released.
 //
-// Cost: one write to get it, to renew it and to release it; a busy Try costs one round of messages and no write. Nobody is
-// woken. Who holds it has a local watch and a goroutine.
+// Cost: one write to get it, to renew it and to release it, and one before it is got from another whose time is over; a busy
+// Try costs one round of messages and no write. Nobody is woken. Who holds it has a local watch and a goroutine.
 //
 // The right is one by the clock: Lost is closed when its time is over, by the ensemble's time as far as this member knows
 // it and by the local clock since the lease was asked for, whichever is first. It is not bound to the session's lease: a
 // member that is cut off keeps it to its end; that somebody took it by force, or under the same name, is seen as long as
-// Session gives a session that is alive. A right that is paused past its end goes on until it looks: effects inside
+// Session gives a session that is alive, and without one Held.Release fails, and the lease goes on to its end. A right that is paused past its end goes on until it looks: effects inside
 // the tree belong into a transaction with Held.Guard, effects outside of it carry Held.Token. Revoke is not for it.
 type TimedLease struct {
 	noCopy noCopy
@@ -76,7 +76,7 @@ type slot struct {
 // on. Where this TimedLease has it already it is renewed, and Try returns the same right with a later end; a lease that was
 // got under the same name elsewhere, or by an earlier process, is taken over, with a new token, and whoever had it loses it.
 //
-// The error is ErrNotAcquired if others have it: nothing was written then. It is a *DecodeError that wraps ErrMismatch if
+// The error is ErrNotAcquired if others have it: nothing is changed then. It is a *DecodeError that wraps ErrMismatch if
 // what is stored is not of this layout or of an unknown version, and otherwise ctx's, or that of a write; if that is
 // zk.MaybeApplied, the lease may have been got, and Try will tell.
 func (t *TimedLease) Try(ctx context.Context) (*Held, error) {
@@ -94,8 +94,13 @@ func (t *TimedLease) Try(ctx context.Context) (*Held, error) {
 	case <-ctx.Done():
 		return nil, ended(ctx)
 	}
+	var stamp time.Time // zero, or the ensemble's time since this call began: what this member knows may be ahead of that
 	for current := false; ; {
-		best, err := t.choose(ctx, s)
+		now := stamp
+		if now.IsZero() {
+			now = s.Now()
+		}
+		best, err := t.choose(ctx, s, now)
 		if err != nil {
 			return nil, explain(ctx, err)
 		}
@@ -109,19 +114,24 @@ func (t *TimedLease) Try(ctx context.Context) (*Held, error) {
 			current = true
 			continue
 		}
-		h, err := t.get(ctx, s, best)
+		var h *Held
+		if best.stat.Czxid != 0 && best.Holder != t.Holder && stamp.IsZero() {
+			stamp, err = best.ask(ctx, s)
+		} else {
+			h, err = t.get(ctx, s, best)
+		}
 		if conflicting(err) {
 			current = true // the refusal was applied here: what is seen now is as new
 			continue
 		}
 		if h != nil || err != nil {
-			return h, explain(ctx, err)
+			return h, err
 		}
 	}
 }
 
-// choose returns the slot to try for: our own, or the first one that is free; nil where there is none.
-func (t *TimedLease) choose(ctx context.Context, s *zk.Session) (best *slot, err error) {
+// choose returns the slot to try for: our own, or the first one that is free now; nil where there is none.
+func (t *TimedLease) choose(ctx context.Context, s *zk.Session, now time.Time) (best *slot, err error) {
 	own := false
 	for i := range max(t.Slots, 1) {
 		dir := t.Path
@@ -132,7 +142,7 @@ func (t *TimedLease) choose(ctx context.Context, s *zk.Session) (best *slot, err
 		if err != nil {
 			return nil, err
 		}
-		free := p.stat.Czxid == 0 || !s.Now().Before(p.end)
+		free := p.stat.Czxid == 0 || !now.Before(p.end)
 		switch {
 		case p.busy:
 		case t.renews(p):
@@ -192,6 +202,18 @@ func (t *TimedLease) look(ctx context.Context, s *zk.Session, dir string) (*slot
 		return nil, &DecodeError{Path: p.path, Zxid: st.Mzxid, Err: fmt.Errorf("%w: %w", ErrMismatch, err)}
 	}
 	return p, nil
+}
+
+// ask learns the ensemble's time from the stamp of a write that leaves nothing behind. A member carries the last stamp on by
+// its own clock, and a new leader whose clock is behind goes on from that stamp: what the member knows is then ahead by as long
+// as nobody led, and whoever has the slot counts from a stamp that came later.
+func (p *slot) ask(ctx context.Context, s *zk.Session) (time.Time, error) {
+	mark := join(p.path, touched)
+	results, err := s.Txn(ctx, append(p.steps, zk.OpCreate(mark, nil, zk.Persistent), zk.OpDelete(mark, zk.AnyVersion))...)
+	if err != nil {
+		return time.Time{}, err
+	}
+	return results[len(results)-2].Stat.Ctime, nil
 }
 
 // get writes our name into a slot. It is nil without an error if the lease was renewed too late.
@@ -257,12 +279,12 @@ func (t *TimedLease) grant(c contender, end time.Time, left time.Duration) *time
 		}
 		return context.DeadlineExceeded
 	}
-	r.parting = func() error { // by another session, if ours has ended
-		last := c
-		if s, err := t.Session.Session(context.Background()); err == nil {
-			last.s = s
-		}
-		return last.quit()
+	r.parting = func() error { // by another session, if ours has ended; the znode does not go with it
+		ctx, cancel := context.WithCancel(context.Background()) // as in quit
+		defer cancel()
+		return eachSession(ctx, t.Session, "release", c.path, func(s *zk.Session) error {
+			return (&contender{s: s, path: c.path, token: c.token}).remove(ctx)
+		})
 	}
 	context.AfterFunc(ctx, r.vacate)
 	go eachSession(ctx, t.Session, "timed lease", c.path, func(s *zk.Session) error {

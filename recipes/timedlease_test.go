@@ -206,6 +206,15 @@ func TestTimedLeaseRenewal(t *testing.T) {
 		isHeld(t, m)
 		must(t, m.Release(ctx))
 		must(t, tried(t, ctx, b).Release(ctx))
+		// Without another one nobody can: it is not said that it was given back.
+		c := timedLease(sc.s[0], "c")
+		n = tried(t, ctx, c)
+		must(t, sc.s[0].Close())
+		if err := n.Release(ctx); err == nil || n.Valid() {
+			t.Errorf("released without a session: %v, valid: %v", err, n.Valid())
+		}
+		refusedLease(t, ctx, b)
+		must(t, sc.s[1].DeleteTree(ctx, leasePath))
 	})
 }
 
@@ -291,6 +300,14 @@ func TestTimedLeaseBesideKazoo(t *testing.T) {
 		synctest.Wait()
 		isLost(t, h, zk.ErrNoNode)
 		refusedLease(t, ctx, lease)
+		kazoo("b", -time.Second)
+		h = tried(t, ctx, lease)
+		_, err := sc.s[1].Set(ctx, leaseHolder, fmt.Appendf(nil, `{"version": 1, "holder": "b", "end": "2099-01-02T15:04:05"}`), zk.AnyVersion) // the znode stays
+		must(t, err)
+		must(t, sc.c.Quiesce(ctx))
+		isLost(t, h, recipes.ErrMismatch)
+		must(t, sc.c.Quiesce(ctx))
+		refusedLease(t, ctx, lease)
 
 		kazoo("b", -time.Second)
 		looks, err := sc.s[1].Create(ctx, leasePath+"/"+someHex+"__lock__", nil, zk.Ephemeral|zk.Sequential)
@@ -340,7 +357,7 @@ func TestTimedLeaseBesideKazoo(t *testing.T) {
 // A context that ends at any step, and lost answers, leave one holder or none, and the holder can tell.
 func TestTimedLeaseFaults(t *testing.T) {
 	onStage(t, zktest.Config{}, func(t *testing.T, ctx context.Context, sc *scene) {
-		outcomes := map[bool]int{}
+		outcomes, unknown := map[bool]int{}, map[bool]int{}
 		for i := range size(100, 30) {
 			r := rand.New(rand.NewPCG(uint64(i), 19))
 			a := timedLease(sc.s[0], "a")
@@ -357,6 +374,12 @@ func TestTimedLeaseFaults(t *testing.T) {
 			outcomes[err == nil]++
 			if err != nil {
 				wants(t, err, context.DeadlineExceeded)
+				must(t, sc.c.Quiesce(ctx))
+				_, got, missed := sc.s[0].Exists(ctx, leaseHolder)
+				if must(t, missed); got && !zk.MaybeApplied(err) {
+					t.Errorf("it was got, and the error says that it was not: %v", err)
+				}
+				unknown[got]++
 				h = tried(t, ctx, a) // whatever became of it
 			}
 			must(t, sc.c.Quiesce(ctx))
@@ -365,8 +388,8 @@ func TestTimedLeaseFaults(t *testing.T) {
 			sc.c.DropForwards(sc.at[0], 0)
 		}
 		sc.c.Heal()
-		if outcomes[true] == 0 || outcomes[false] == 0 {
-			t.Errorf("outcomes %v", outcomes)
+		if outcomes[true] == 0 || outcomes[false] == 0 || unknown[true] == 0 || unknown[false] == 0 {
+			t.Errorf("outcomes %v, where nobody was told %v", outcomes, unknown)
 		}
 	})
 }
@@ -436,6 +459,63 @@ func TestTimedLeaseClockJumps(t *testing.T) {
 		n := tried(t, ctx, b)
 		isHeld(t, n)
 		soon(t, "not lost", h.Lost()) // the znode is another's
+		must(t, n.Release(ctx))
+		residue(t, ctx, c, "/")
+	})
+}
+
+// What a member carries on by its own clock while nobody leads is ahead of a next leader whose clock is behind. The lease is
+// over by the ensemble's time, and not by what that member takes for it (TL-S1).
+func TestTimedLeaseClockFallsBehind(t *testing.T) {
+	ahead := time.Hour
+	var mu sync.Mutex
+	cfg := zktest.Config{Base: zk.Config{SessionTimeout: 2 * time.Minute}, Configure: func(i int, cfg *zk.Config) {
+		cfg.Now = func() time.Time {
+			mu.Lock()
+			defer mu.Unlock()
+			return time.Now().Add(ahead)
+		}
+	}}
+	bubble(t, 3, cfg, func(t *testing.T, ctx context.Context, c *zktest.Cluster) {
+		session(t, ctx, c.Member(1))
+		b := timedLease(session(t, ctx, c.Member(2)), "b")
+		must(t, c.Quiesce(ctx))
+		must(t, c.Crash(0))
+		must(t, c.Crash(1))
+		began := b.Session.(*zk.Session).Now()
+		time.Sleep(time.Minute)
+		if early := b.Session.(*zk.Session).Now(); early.Sub(began) < time.Minute { // what it has said it does not take back
+			t.Fatalf("%v, and a minute later %v", began, early)
+		}
+		mu.Lock()
+		ahead = 0
+		mu.Unlock()
+		must(t, c.Restart(ctx, 0))
+		must(t, c.Restart(ctx, 1))
+		s := session(t, ctx, c.Member(1))
+		a := timedLease(s, "a")
+		a.For, b.For = 10*time.Second, 10*time.Second
+		must(t, c.Quiesce(ctx))
+		h := tried(t, ctx, a)
+		must(t, c.Quiesce(ctx))
+		_, end := stored(t, ctx, s, leaseHolder)
+		if early := b.Session.(*zk.Session).Now(); early.Before(end) {
+			t.Fatalf("the member knows that it is %v", early)
+		}
+		for range 8 {
+			refusedLease(t, ctx, b)
+			isHeld(t, h)
+			time.Sleep(time.Second)
+		}
+		var n *recipes.Held
+		eventually(t, "never free", func() bool {
+			var err error
+			n, err = b.Try(ctx)
+			return err == nil
+		})
+		if h.Valid() {
+			t.Error("two have it")
+		}
 		must(t, n.Release(ctx))
 		residue(t, ctx, c, "/")
 	})

@@ -52,6 +52,9 @@ func (r *run) kinds() []part {
 		r.valuePart(),
 		r.cachePart(),
 		r.presencePart(),
+		r.ttlPart(),
+		r.latchPart(),
+		r.leasePart(),
 	}
 }
 

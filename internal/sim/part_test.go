@@ -52,8 +52,6 @@ func (r *run) kinds() []part {
 		r.valuePart(),
 		r.cachePart(),
 		r.presencePart(),
-		r.ttlPart(),
-		r.latchPart(),
 		r.leasePart(),
 	}
 }

@@ -6,6 +6,7 @@ package e2e
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -21,6 +22,8 @@ func TestBindings(t *testing.T) {
 		t.Fatal(err)
 	}
 	e := open(t)
+	row := tried{t, newRow("the programs of [client-bindings.md](client-bindings.md): Java, C, Python, Perl, Node, two in Go")}
+	row.row.client, row.row.version = "all bindings", "as above"
 	dir := t.TempDir()
 	programs := map[string][]string{}
 	for _, block := range regexp.MustCompile("(?ms)^```(\\w+)\n(.*?)^```$").FindAllSubmatch(text, -1) {
@@ -68,10 +71,7 @@ func TestBindings(t *testing.T) {
 			return run(t, debianPython, "-B", file(t, "python", 0, "hello.py"))
 		}},
 		{"perl", func(t *testing.T) string {
-			if exec.Command("perl", "-MNet::ZooKeeper", "-e", "1").Run() != nil {
-				t.Skip("SKIPPED: Net::ZooKeeper is not installed; Debian does not package it")
-			}
-			return run(t, "perl", "-w", "-Mstrict", file(t, "perl", 0, "hello.pl"))
+			return run(t, "perl", "-Mblib="+perlModule(t), "-w", "-Mstrict", file(t, "perl", 0, "hello.pl"))
 		}},
 		{"node", func(t *testing.T) string {
 			modules := nodeModules(t)
@@ -79,14 +79,46 @@ func TestBindings(t *testing.T) {
 			t.Setenv("NODE_PATH", modules)
 			return run(t, "node", file(t, "js", 0, "hello.js"))
 		}},
-		{"go", func(t *testing.T) string { return run(t, "go", "run", file(t, "go", 0, "client.go")) }},
-		{"gozk", func(t *testing.T) string { return run(t, "go", "run", file(t, "go", 1, "gozk.go")) }},
+		{"go", func(t *testing.T) string {
+			return run(t, "go", "run", goProgram(t, file(t, "go", 0, "client.go"), "context", "fmt", "log", "github.com/seed-541fafe0/zk", "github.com/seed-541fafe0/zk/wire"))
+		}},
+		{"gozk", func(t *testing.T) string {
+			return run(t, "go", "run", goProgram(t, file(t, "go", 1, "gozk.go"), "context", "fmt", "log", "time", "github.com/go-zookeeper/zk"))
+		}},
 	} {
-		t.Run(tt.znode, func(t *testing.T) {
+		row.run(tt.znode, func(t *testing.T) {
 			out := tt.run(t)
 			if !strings.Contains(out, "/"+tt.znode+"-00000") {
 				t.Errorf("it printed\n%s", out)
 			}
 		})
 	}
+}
+
+// goProgram makes a program of a file that holds the body of a function.
+func goProgram(t *testing.T, file string, imports ...string) string {
+	t.Helper()
+	body, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := fmt.Sprintf(`package main
+
+import (
+	"%s"
+)
+
+func hello(ctx context.Context) error {
+%s}
+
+func main() {
+	if err := hello(context.Background()); err != nil {
+		log.Fatal(err)
+	}
+}
+`, strings.Join(imports, "\"\n\t\""), body)
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
 }

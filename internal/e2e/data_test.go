@@ -149,6 +149,25 @@ func TestSharedDataCurator(t *testing.T) {
 		g.gets("c0=", "c1=", "c2=")
 		counts(6 * each) // CNT-S1
 
+		ours := recipes.NewCounter(m, "/blocks")
+		next := func(want int64) {
+			t.Helper()
+			if got := g.does("x", "long-next", "/blocks", 3); got != fmt.Sprint(want) {
+				t.Errorf("the next of Curator's block is %s, want %d", got, want)
+			}
+		}
+		next(1)
+		b, err := ours.Block(ctx, 2)
+		done(t, err)
+		next(2)
+		for _, want := range []int64{4, 5} {
+			if v, ok := b.Next(); v != want || !ok {
+				t.Errorf("the next of our block is %d, %v, want %d", v, ok, want)
+			}
+		}
+		next(3)
+		next(6)
+
 		n := recipes.NewCounter(m, "/int")
 		n.Encoding = recipes.Int32BE
 		if got := g.does("x", "count", "/int", 17); got != "17" {

@@ -135,10 +135,17 @@ type tried struct {
 }
 
 func (s tried) run(name string, f func(*testing.T)) {
-	ok := s.t.Run(name, f)
-	if ok {
+	skipped := false
+	ok := s.t.Run(name, func(t *testing.T) {
+		defer func() { skipped = t.Skipped() }()
+		f(t)
+	})
+	switch {
+	case skipped:
+		s.row.skipped++
+	case ok:
 		s.row.passed++
-	} else {
+	default:
 		s.row.failed++
 	}
 }

@@ -305,6 +305,20 @@ func TestSharedRightsCurator(t *testing.T) {
 		done(t, <-c, (*hc).Release(ctx))
 	})
 
+	g.run(row, "semaphore_of_one", func(t *testing.T) { // Curator's InterProcessSemaphoreMutex
+		one := recipes.NewSemaphore(m, "/one", 1)
+		g.does("s1", "semaphore-mutex", "/one")
+		_, err := one.TryAcquire(ctx)
+		g.busy(err)
+		got, h := g.seek(g.lined("/one/locks", 1), one.Acquire)
+		g.does("s1", "release")
+		done(t, <-got)
+		g.waits(g.lined("/one/leases", 2), "s2", "semaphore-mutex", "/one") // its lease does not hold yet
+		done(t, (*h).Release(ctx))
+		g.gets("s2=")
+		g.does("s2", "release")
+	})
+
 	g.run(row, "semaphore_contended", func(t *testing.T) {
 		g.stays("/leases")
 		var wg sync.WaitGroup

@@ -5,6 +5,7 @@ import java.util.TreeMap;
 import java.util.concurrent.ConcurrentHashMap;
 import java.util.stream.Collectors;
 import org.apache.curator.framework.recipes.atomic.AtomicValue;
+import org.apache.curator.framework.recipes.atomic.CachedAtomicLong;
 import org.apache.curator.framework.recipes.atomic.DistributedAtomicInteger;
 import org.apache.curator.framework.recipes.atomic.DistributedAtomicLong;
 import org.apache.curator.framework.recipes.atomic.DistributedAtomicValue;
@@ -22,6 +23,7 @@ import org.apache.zookeeper.CreateMode;
 final class DataPeer extends Peer {
     final Map<String, SharedCount> counts = new ConcurrentHashMap<>();
     final Map<String, SharedValue> values = new ConcurrentHashMap<>();
+    final Map<String, CachedAtomicLong> blocks = new ConcurrentHashMap<>();
     final Map<String, CuratorCache> caches = new ConcurrentHashMap<>();
 
     DataPeer(String hosts) throws Exception {
@@ -82,6 +84,8 @@ final class DataPeer extends Peer {
                 }
             }
             return "";
+        case "long-next": // of blocks of so many
+            return "" + blocks.computeIfAbsent(path, p -> new CachedAtomicLong(number(p), Integer.parseInt(words[2]))).next().postValue();
         case "int-add":
             return show(new DistributedAtomicInteger(client, path, new RetryNTimes(100, 5)).add(Integer.parseInt(words[2])));
         case "count": // of a SharedCount with a seed

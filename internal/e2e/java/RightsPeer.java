@@ -18,6 +18,7 @@ import org.apache.curator.framework.recipes.locks.InterProcessLock;
 import org.apache.curator.framework.recipes.locks.InterProcessMultiLock;
 import org.apache.curator.framework.recipes.locks.InterProcessMutex;
 import org.apache.curator.framework.recipes.locks.InterProcessReadWriteLock;
+import org.apache.curator.framework.recipes.locks.InterProcessSemaphoreMutex;
 import org.apache.curator.framework.recipes.locks.InterProcessSemaphoreV2;
 import org.apache.curator.framework.recipes.locks.Lease;
 import org.apache.curator.framework.recipes.locks.Revoker;
@@ -41,6 +42,11 @@ final class RightsPeer extends Peer {
         case "mutex": {
             InterProcessMutex m = new InterProcessMutex(client, path);
             m.makeRevocable(l -> say("got " + who + "=asked"));
+            m.acquire();
+            return has(who, m::release);
+        }
+        case "semaphore-mutex": {
+            InterProcessSemaphoreMutex m = new InterProcessSemaphoreMutex(client, path);
             m.acquire();
             return has(who, m::release);
         }

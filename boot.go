@@ -6,8 +6,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -262,6 +264,7 @@ func (m *Member) boot(ctx context.Context) (err error) {
 	if err != nil {
 		return &Error{Op: "open", Path: m.cfg.Dir, Code: ErrDataInconsistency, Err: err}
 	}
+	m.fsm.old, _ = m.store.LastIndex() // the store knows it since it was opened
 	founding := false
 	if fresh && len(m.cfg.Join) == 0 {
 		peers := m.cfg.Peers
@@ -274,10 +277,11 @@ func (m *Member) boot(ctx context.Context) (err error) {
 			}
 		}
 	}
-	tr := m.net.Raft()
+	tr := countedTransport{m.net.Raft(), &m.stats.snapshotsSent}
 	if _, ok := any(tr).(raft.WithPreVote); !ok {
 		return &Error{Op: "open", Code: ErrSystem, Err: errors.New("transport lost pre-vote")}
 	}
+	began := time.Now()
 	var r *raft.Raft
 	err = m.store.Guard(func() (err error) {
 		r, err = raft.NewRaft(m.raftConfig(), m.fsm, m.store, m.store, m.store.Snapshots, tr)
@@ -289,6 +293,8 @@ func (m *Member) boot(ctx context.Context) (err error) {
 		}
 		return &Error{Op: "open", Path: m.cfg.Dir, Code: ErrDataInconsistency, Err: err}
 	}
+	m.stats.loading.Add(int64(time.Since(began)))
+	m.stats.loaded.Store(int64(m.fsm.old) - int64(r.AppliedIndex()))
 	m.mu.Lock()
 	m.raft = r
 	close(m.booted)
@@ -319,6 +325,20 @@ func (m *Member) boot(ctx context.Context) (err error) {
 		m.work.Go(m.join) // again, if it was stopped before it had its vote
 	}
 	return nil
+}
+
+// countedTransport counts the snapshots that a leader sends.
+type countedTransport struct {
+	*raftnet.RaftTransport
+	sent *atomic.Int64
+}
+
+func (t countedTransport) InstallSnapshot(id raft.ServerID, target raft.ServerAddress, args *raft.InstallSnapshotRequest, resp *raft.InstallSnapshotResponse, data io.Reader) error {
+	err := t.RaftTransport.InstallSnapshot(id, target, args, resp, data)
+	if err == nil && resp.Success {
+		t.sent.Add(1)
+	}
+	return err
 }
 
 // warnOfTwo warns of an ensemble that is less available than one member alone.

@@ -29,6 +29,7 @@ func (m *Member) fail(err error) {
 		return
 	}
 	m.cause = err
+	m.stats.stopped(err)
 	if m.booting() {
 		return // Open returns it
 	}

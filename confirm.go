@@ -149,6 +149,8 @@ func nonce() uint64 {
 // barrier returns once this member has applied everything that was answered anywhere before the call.
 func (m *Member) barrier(ctx context.Context) error {
 	m.stats.linear.Add(1)
+	m.stats.waiting.Add(1)
+	defer m.stats.waiting.Add(-1)
 	for attempt := 0; ; attempt++ {
 		zxid, _, err := m.confirm(ctx)
 		if err == nil {

@@ -3,6 +3,7 @@
 package zk
 
 import (
+	"sync/atomic"
 	"time"
 
 	"github.com/seed-541fafe0/zk/internal/codec"
@@ -51,7 +52,7 @@ func (m *Member) sweep(l *leadership, last, now time.Time) {
 	m.grant(l, now)
 	m.excuse(l, last, now)
 	for _, q := range m.silent(l, now) {
-		m.background(l, q)
+		m.background(l, q, &m.stats.expired)
 	}
 }
 
@@ -141,16 +142,25 @@ func (m *Member) silent(l *leadership, now time.Time) (list []request) {
 	return list
 }
 
-// background proposes what nobody waits for. If the queue is full it is tried again later.
-func (m *Member) background(l *leadership, q request) bool {
+// background proposes what nobody waits for, and counts it if it is done and count is not nil. If the queue is full it is tried again later.
+func (m *Member) background(l *leadership, q request, count *atomic.Int64) bool {
 	c := &call{raw: appendRequest(nil, &q), done: make(chan struct{})}
+	c.after = func(out outcome, err error) {
+		if err == nil && out.code == 0 && count != nil {
+			count.Add(1)
+		}
+	}
 	return m.writes.enqueue(l.over, c, false) == nil
 }
 
 // reap looks at some containers and TTL znodes, those after path, and proposes to delete the due ones. It returns
 // where to go on, "" at the end.
 func (m *Member) reap(l *leadership, after string) string {
-	var due []request
+	type task struct {
+		request
+		count *atomic.Int64
+	}
+	var due []task
 	seen := 0
 	now := m.stamp().now
 	m.fsm.reading(func() {
@@ -164,7 +174,11 @@ func (m *Member) reap(l *leadership, after string) string {
 			}
 			next = n.path
 			if n.children == nil && n.due(now) {
-				due = append(due, request{kind: reqReap, path: n.path, token: Token(n.czxid), term: l.term})
+				var count *atomic.Int64
+				if n.kind == nodeTTL {
+					count = &m.stats.reaped
+				}
+				due = append(due, task{request{kind: reqReap, path: n.path, token: Token(n.czxid), term: l.term}, count})
 			}
 			return true
 		})
@@ -172,8 +186,8 @@ func (m *Member) reap(l *leadership, after string) string {
 			after = ""
 		}
 	})
-	for _, q := range due {
-		m.background(l, q)
+	for _, t := range due {
+		m.background(l, t.request, t.count)
 	}
 	return after
 }

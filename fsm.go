@@ -25,6 +25,9 @@ type fsm struct {
 	events      fsmEvents
 	stop        <-chan struct{}              // closed when the member stops
 	persisted   atomic.Pointer[SnapshotInfo] // the last snapshot written, or begun
+	stats       *counters
+	wall        func() time.Time
+	old         uint64 // index of the newest entry that was in the log at the start
 
 	failed error // belongs to raft's goroutine
 
@@ -55,7 +58,7 @@ type fsmEvents struct {
 const slowApply = 100 * time.Millisecond
 
 func newFSM(id string, incarnation uint64, watches *watchTable, writes *proposer, stop <-chan struct{}) *fsm {
-	return &fsm{id: id, incarnation: incarnation, watches: watches, writes: writes, stop: stop, st: newState(), live: map[SessionID]*live{}}
+	return &fsm{id: id, incarnation: incarnation, watches: watches, writes: writes, stop: stop, stats: &counters{}, wall: time.Now, st: newState(), live: map[SessionID]*live{}}
 }
 
 // Apply is never called: raft uses ApplyBatch.
@@ -102,6 +105,9 @@ func (f *fsm) applyLog(l *raft.Log) (err error) {
 			err = f.applyEpoch(l.Data, st)
 		default:
 			err = f.applyFrame(l.Data, st)
+			if l.Index > f.old {
+				f.stats.propagation.add(time.Duration(f.wall().UnixMilli()-st.now) * time.Millisecond)
+			}
 		}
 	}
 	if err != nil {
@@ -230,6 +236,10 @@ func (f *fsm) carryOutLocked(zxid Zxid) {
 		f.events.overSoft(f.st.overSoft)
 		f.st.overSoft = ""
 	}
+	if f.st.ttls > 0 {
+		f.stats.ttls.Add(f.st.ttls)
+		f.st.ttls = 0
+	}
 	for _, id := range f.st.ended {
 		if l := f.live[id]; l != nil {
 			f.endLocked(l, f.st.session(id))
@@ -329,12 +339,17 @@ type fsmSnapshot struct {
 
 // Persist writes the picture; an error leaves no snapshot behind.
 func (s *fsmSnapshot) Persist(sink raft.SnapshotSink) error {
+	began := time.Now()
 	n, err := s.frozen.write(stoppable{sink, s.fsm.stop}, s.fsm.reading)
 	s.fsm.persisted.Store(&SnapshotInfo{Zxid: s.frozen.zxid, Bytes: n})
 	if err != nil {
 		return errors.Join(err, sink.Cancel())
 	}
-	return sink.Close()
+	if err := sink.Close(); err != nil {
+		return err
+	}
+	s.fsm.stats.snapshots.add(time.Since(began))
+	return nil
 }
 
 // stoppable makes writing a snapshot end when the member does.

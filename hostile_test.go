@@ -83,6 +83,13 @@ func TestMemberStops(t *testing.T) {
 			if codeOf(err) != c.code || !strings.Contains(err.Error(), c.says) || !strings.Contains(err.Error(), "entry ") {
 				t.Errorf("it stopped because of %.300v", err)
 			}
+			st, differs := m.Stats(), int64(0)
+			if c.code == ErrInconsistent {
+				differs = 1
+			}
+			if st.Faults != 1 || st.DigestMismatches != differs { // OP-20
+				t.Errorf("%d faults, %d digests that differ", st.Faults, st.DigestMismatches)
+			}
 			_, err = s.Create(ctx, "/late", nil, Persistent)
 			if codeOf(err) != ErrClosed || !errors.Is(err, c.code) || MaybeApplied(err) {
 				t.Errorf("a later call: %.200v", err)

@@ -209,6 +209,7 @@ func (m *Member) setRoleLocked(info RoleInfo) {
 		m.log.Info("leader", "leader", info.Leader, "term", info.Term)
 	}
 	m.role = info
+	m.stats.elections.follow(info)
 	close(m.changed)
 	m.changed = make(chan struct{})
 	if hook := m.cfg.Hooks.RoleChanged; hook != nil {
@@ -251,6 +252,7 @@ func (m *Member) afterApply(index, term uint64) {
 
 // afterEpoch runs when a leadership's first entry is applied here.
 func (m *Member) afterEpoch(term uint64) {
+	m.stats.elections.begun(term)
 	m.announce()
 	m.writes.epoch(term)
 	signal(m.writes.leader)

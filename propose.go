@@ -372,6 +372,7 @@ func (p *proposer) close(cause error) {
 // propose hands a frame to raft if this member leads, and returns once the state machine has met the frame, raft has
 // refused it, or leadership is over, or ctx. That raft has committed it is not asked for: the state machine knows better.
 func (m *Member) propose(ctx context.Context, lead *leadership, fr *frame, data []byte) error {
+	m.stats.proposals.Add(int64(len(data)))
 	future := m.raft.ApplyLog(raft.Log{Data: data, Extensions: appendStamp(nil, m.stamp())}, time.Second)
 	ctx, refuse := context.WithCancelCause(ctx)
 	defer refuse(nil)

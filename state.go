@@ -65,6 +65,7 @@ type state struct {
 	changes  []change    // in order
 	ended    []SessionID // sessions closed or expired, and those attached elsewhere
 	replaced *state      // what a backup took the place of
+	ttls     int64       // TTL znodes created
 }
 
 // change is what watchers are told.
@@ -475,6 +476,7 @@ func (s *state) perform(p *step, sess *session) result {
 			n.owner = sess.id
 		case nodeTTL:
 			n.ttl = p.op.n
+			s.ttls++
 		}
 		s.add(n)
 		r.stat = n.stat()

@@ -5,9 +5,10 @@ package zk
 import (
 	"context"
 	"iter"
-	"math/bits"
 	"sync/atomic"
 	"time"
+
+	"github.com/seed-541fafe0/zk/internal/summary"
 )
 
 // Role is what a member is in its ensemble.
@@ -30,7 +31,8 @@ func (r Role) String() string {
 	return "unknown"
 }
 
-// Stats is a picture of a member's counters, for whatever metrics system the program uses.
+// Stats is a picture of a member's counters, for whatever metrics system the program uses. Counts and summaries are of
+// what happened since the member was opened; unless they say otherwise they concern this member alone.
 type Stats struct {
 	Role                                 Role
 	Term                                 uint64
@@ -47,13 +49,46 @@ type Stats struct {
 	CommitP50, CommitP99                 time.Duration // of frames that this member proposed as the leader, until it had applied them
 	ApplyP50, ApplyP99                   time.Duration // of frames, of whatever member, in the state machine
 	LogBytes                             int64
+
+	Commits       Summary[time.Duration] // as CommitP50
+	Applies       Summary[time.Duration] // as ApplyP50
+	Propagation   Summary[time.Duration] // from the leader's stamp on an entry to its application here, by the two members' wall clocks
+	Proposals     Summary[int64]         // bytes of the frames that this member handed to raft as the leader
+	LastProposal  int64                  // bytes of the newest of them; -1 before the first
+	LogWrites     Summary[time.Duration] // of log entries and votes, until they are on disk
+	Snapshots     Summary[time.Duration] // to write a snapshot
+	SnapshotsSent int64                  // to members that lagged too far behind for the log, as the leader
+	Waiting       int64                  // now: linearizable reads, and calls of Sync and Ready
+
+	// How Open went: for how long it read log and snapshot, and how many entries the log had beyond the snapshot.
+	Loading time.Duration
+	Loaded  int64
+
+	LeaderSince       time.Time              // since when this member leads; zero while it does not
+	LeaderLosses      int64                  // how often it had no leader to follow any more, Open included
+	Elections         Summary[time.Duration] // how long it then knew no leader
+	CatchUps          Summary[time.Duration] // as a follower, from there until it had applied the beginning of that leadership
+	Outages           Summary[time.Duration] // from the loss until it had
+	LeaderOutages     Summary[time.Duration] // of those, the ones that ended with this member as the leader
+	Expired           int64                  // sessions that this member let expire, as the leader
+	TTLCreated        int64                  // TTL znodes created, by whatever member
+	TTLReaped         int64                  // TTL znodes deleted because their time was over, as the leader
+	DigestMismatches  int64                  // 1 if the member stopped because its state differs from the leader's
+	Faults            int64                  // 1 if it stopped by itself, other than by its removal
+	Created, Deleted  Summary[int64]         // watchers told of a creation, of a deletion; changes without a watcher do not count
+	Changed, Children Summary[int64]         // and of a change of data, of children
 }
 
 // counters are written from everywhere.
 type counters struct {
 	reads, scanned, linear, writes, failures, forwards, redrives, frames, packed atomic.Int64
 	committed                                                                    atomic.Int64 // zxid, as the leader told it
-	latency, commit, apply                                                       histogram
+	waiting, snapshotsSent, expired, ttls, reaped                                atomic.Int64
+	faults, mismatches                                                           atomic.Int64
+	loading, loaded                                                              atomic.Int64
+	latency, commit, apply, propagation, written, snapshots                      durations
+	proposals                                                                    summary.Recorder
+	elections                                                                    elections
 }
 
 func (c *counters) knowCommitted(z Zxid) {
@@ -82,43 +117,13 @@ func (m *Member) answered(op string, bytes int, took time.Duration, code Code) {
 	}
 }
 
-// histogram counts durations in steps of a quarter power of two, from 1 µs up.
-type histogram struct{ at [128]atomic.Int64 }
-
-func (h *histogram) add(d time.Duration) {
-	u := uint64(max(d.Microseconds(), 1))
-	n := bits.Len64(u) - 1
-	i := 4 * n
-	if n >= 2 {
-		i += int(u>>(n-2)) & 3
-	}
-	h.at[min(i, len(h.at)-1)].Add(1)
-}
-
-func (h *histogram) quantile(q float64) time.Duration {
-	total := int64(0)
-	for i := range h.at {
-		total += h.at[i].Load()
-	}
-	rank := int64(q * float64(total))
-	for i := range h.at {
-		if n := h.at[i].Load(); n > 0 {
-			if rank -= n; rank < 0 {
-				return time.Duration(float64(uint64(1)<<(i/4))*(1+float64(i%4)/4)) * time.Microsecond
-			}
-		}
-	}
-	return 0
-}
-
 // Stats returns the member's counters.
 func (m *Member) Stats() Stats {
-	role := m.RoleInfo()
+	role, c := m.RoleInfo(), &m.stats
 	st := Stats{
-		Role: role.Role, Term: role.Term, Reads: m.stats.reads.Load(), Scanned: m.stats.scanned.Load(), LinearReads: m.stats.linear.Load(), Writes: m.stats.writes.Load(),
-		Failures: m.stats.failures.Load(), Frames: m.stats.frames.Load(), FramedWrites: m.stats.packed.Load(), Redrives: m.stats.redrives.Load(), Forwards: m.stats.forwards.Load(),
-		WriteP50: m.stats.latency.quantile(.5), WriteP99: m.stats.latency.quantile(.99), CommitP50: m.stats.commit.quantile(.5), CommitP99: m.stats.commit.quantile(.99),
-		ApplyP50: m.stats.apply.quantile(.5), ApplyP99: m.stats.apply.quantile(.99), LogBytes: m.store.LogBytes(),
+		Role: role.Role, Term: role.Term, Reads: c.reads.Load(), Scanned: c.scanned.Load(), LinearReads: c.linear.Load(), Writes: c.writes.Load(),
+		Failures: c.failures.Load(), Frames: c.frames.Load(), FramedWrites: c.packed.Load(), Redrives: c.redrives.Load(), Forwards: c.forwards.Load(),
+		LogBytes: m.store.LogBytes(),
 	}
 	m.fsm.reading(func() {
 		s := m.fsm.st
@@ -128,6 +133,10 @@ func (m *Member) Stats() Stats {
 	st.Committed = max(st.Applied, Zxid(m.stats.committed.Load()))
 	n, overflows := m.watches.counts()
 	st.Watches, st.WatchOverflows = int64(n), overflows
+	c.summarize(&st)
+	for kind, to := range map[EventType]*Summary[int64]{EventCreated: &st.Created, EventDeleted: &st.Deleted, EventChanged: &st.Changed, EventChildren: &st.Children} {
+		*to = Summary[int64](summary.Read[int64](&m.watches.told[kind]))
+	}
 	return st
 }
 

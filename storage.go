@@ -44,7 +44,8 @@ type storeConfig struct {
 	Dir     string
 	Storage Storage
 	Logger  *slog.Logger
-	Fail    func(error) // called once, with the first error after openStore
+	Fail    func(error)         // called once, with the first error after openStore
+	Wrote   func(time.Duration) // called with what each write to log or stable took
 }
 
 // store is a member's state on disk, or in whatever the user gave instead.
@@ -82,7 +83,7 @@ func openStore(cfg storeConfig) (_ *store, err error) {
 			opened = append(opened, log.Close)
 		}
 	}
-	s, err := raftstore.Open(raftstore.Config{Log: parts.Log, Stable: parts.Stable, Fail: cfg.Fail, Release: opened.release, Logger: cfg.Logger})
+	s, err := raftstore.Open(raftstore.Config{Log: parts.Log, Stable: parts.Stable, Fail: cfg.Fail, Wrote: cfg.Wrote, Release: opened.release, Logger: cfg.Logger})
 	if err != nil {
 		return nil, err
 	}

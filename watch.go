@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"sync"
+
+	"github.com/seed-541fafe0/zk/internal/summary"
 )
 
 // EventType says what happened to a znode.
@@ -161,6 +163,7 @@ type watchTable struct {
 	serial    uint64
 	count     int
 	overflows int64
+	told      [EventChildren + 1]summary.Recorder // how many watchers each change was told to, by its kind
 }
 
 func newWatchTable() *watchTable {
@@ -238,26 +241,31 @@ func (t *watchTable) fireLocked(c change, zxid Zxid) {
 	}
 	t.serial++
 	ev := Event{Type: c.kind, Path: c.path, Zxid: zxid}
+	told := 0
 	if c.kind != EventChildren {
-		t.tell(t.data, c.path, ev, c.acl)
+		told += t.tell(t.data, c.path, ev, c.acl)
 	}
 	if c.kind == EventChildren || c.kind == EventDeleted {
-		t.tell(t.child, c.path, ev, c.acl)
+		told += t.tell(t.child, c.path, ev, c.acl)
 	}
 	if c.kind != EventChildren && len(t.subtree.at) > 0 {
 		for p := c.path; ; p = parentPath(p) {
-			t.tell(t.subtree, p, ev, c.acl)
+			told += t.tell(t.subtree, p, ev, c.acl)
 			if p == "/" {
 				break
 			}
 		}
 	}
+	if told > 0 {
+		t.told[c.kind].Add(int64(told))
+	}
 }
 
-func (t *watchTable) tell(l *watchList, path string, ev Event, acl *aclList) {
+// tell returns how many it told.
+func (t *watchTable) tell(l *watchList, path string, ev Event, acl *aclList) (told int) {
 	ends := l.at[path]
 	if ends == nil {
-		return
+		return 0
 	}
 	for w := ends.first; w != nil; {
 		next, r := w.next, w.to
@@ -270,6 +278,7 @@ func (t *watchTable) tell(l *watchList, path string, ev Event, acl *aclList) {
 			if readable && r.serial != t.serial {
 				r.serial = t.serial
 				t.post(r, ev)
+				told++
 			}
 		}
 		if r.once && !r.ended {
@@ -277,6 +286,7 @@ func (t *watchTable) tell(l *watchList, path string, ev Event, acl *aclList) {
 		}
 		w = next
 	}
+	return told
 }
 
 // post hands one event over; it never blocks.

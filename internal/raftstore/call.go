@@ -96,9 +96,12 @@ func (s *Store) write(op string, f func() error) error {
 	}
 	began := time.Now()
 	err := s.attempt(op, s.stall, f)
-	if took := time.Since(began); err == nil && took > slowWrite && began.Sub(s.warned) > warnEvery {
-		s.warned = began // guarded by writing
-		s.logger.Warn("slow disk", "op", op, "took", took)
+	if took := time.Since(began); err == nil {
+		s.onWrite(took)
+		if took > slowWrite && began.Sub(s.warned) > warnEvery {
+			s.warned = began // guarded by writing
+			s.logger.Warn("slow disk", "op", op, "took", took)
+		}
 	}
 	if err == nil || err == ErrClosed {
 		<-s.writing // after a failure nobody gets it: what was given up on may still be running

@@ -43,6 +43,10 @@ type Config struct {
 	// that starts raft has gone on.
 	Fail func(error)
 
+	// Wrote is called with what each write to Log or Stable took that went well.
+	// It must not block. Nil means that nobody asks.
+	Wrote func(time.Duration)
+
 	// Stall is how long one call of Log or Stable, or of a snapshot's sink, may
 	// take; longer is an error. Zero means 5 s, less than zero no limit.
 	Stall time.Duration
@@ -64,6 +68,7 @@ type Store struct {
 	log     raft.LogStore
 	stable  raft.StableStore
 	onFail  func(error)
+	onWrite func(time.Duration)
 	stall   time.Duration
 	logger  *slog.Logger
 	release func() error
@@ -119,7 +124,7 @@ var (
 // with them is a *CorruptError.
 func Open(cfg Config) (*Store, error) {
 	s := &Store{
-		log: cfg.Log, stable: cfg.Stable, onFail: cfg.Fail, stall: cfg.Stall, logger: cfg.Logger,
+		log: cfg.Log, stable: cfg.Stable, onFail: cfg.Fail, onWrite: cfg.Wrote, stall: cfg.Stall, logger: cfg.Logger,
 		release: cfg.Release, writing: make(chan struct{}, 1), dead: make(chan struct{}), idle: make(chan struct{}), ended: make(chan struct{}),
 		cache: cache{limit: cfg.CacheBytes},
 	}
@@ -128,6 +133,9 @@ func Open(cfg Config) (*Store, error) {
 	}
 	if s.cache.limit == 0 {
 		s.cache.limit = defaultCache
+	}
+	if s.onWrite == nil {
+		s.onWrite = func(time.Duration) {}
 	}
 	if s.logger == nil {
 		s.logger = slog.New(slog.DiscardHandler)

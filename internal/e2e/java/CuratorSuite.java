@@ -16,6 +16,7 @@ import org.apache.curator.framework.api.transaction.CuratorTransactionResult;
 import org.apache.curator.framework.recipes.atomic.CachedAtomicLong;
 import org.apache.curator.framework.recipes.atomic.DistributedAtomicInteger;
 import org.apache.curator.framework.recipes.atomic.DistributedAtomicLong;
+import org.apache.curator.framework.recipes.atomic.DistributedAtomicValue;
 import org.apache.curator.framework.recipes.atomic.PromotedToLock;
 import org.apache.curator.framework.recipes.barriers.DistributedBarrier;
 import org.apache.curator.framework.recipes.barriers.DistributedDoubleBarrier;
@@ -47,6 +48,8 @@ import org.apache.curator.framework.recipes.queue.DistributedQueue;
 import org.apache.curator.framework.recipes.queue.QueueBuilder;
 import org.apache.curator.framework.recipes.queue.QueueConsumer;
 import org.apache.curator.framework.recipes.queue.QueueSerializer;
+import org.apache.curator.framework.recipes.queue.QueueSharder;
+import org.apache.curator.framework.recipes.queue.QueueSharderPolicies;
 import org.apache.curator.framework.recipes.queue.SimpleDistributedQueue;
 import org.apache.curator.framework.recipes.shared.SharedCount;
 import org.apache.curator.framework.recipes.shared.SharedValue;
@@ -239,6 +242,13 @@ final class CuratorSuite extends Suite {
             Future<Lease> third = threads.submit(() -> y.acquire(BOUND, TimeUnit.SECONDS));
             x.returnLease(one);
             check(get(third) != null, "the third lease");
+            SharedCount limit = later(new SharedCount(b, base + "-limit", 1)); // one that others may change
+            limit.start();
+            InterProcessSemaphoreV2 z = new InterProcessSemaphoreV2(b, base + "-shared", limit);
+            check(z.acquire(BOUND, TimeUnit.SECONDS) != null, "the one lease");
+            equal(z.acquire(100, TimeUnit.MILLISECONDS), null);
+            limit.setCount(2);
+            check(z.acquire(BOUND, TimeUnit.SECONDS) != null, "the second lease");
         });
         add("InterProcessMultiLock", base -> {
             CuratorFramework a = open(), b = open();
@@ -362,6 +372,15 @@ final class CuratorSuite extends Suite {
             check(q.flushPuts(BOUND, TimeUnit.SECONDS), "the puts");
             equal(q.remove("id1"), 1);
         });
+        add("QueueSharder", base -> {
+            Consumer c = new Consumer();
+            CuratorFramework f = open();
+            QueueSharder<String, DistributedQueue<String>> s = later(new QueueSharder<>(f, (x, shard) -> QueueBuilder.builder(x, c, STRINGS, shard)
+                .lockPath(base + "-locks" + shard.substring(base.length())).buildQueue(), base, base + "-leader", QueueSharderPolicies.builder().build()));
+            s.start();
+            s.getQueue().put("sharded");
+            equal(c.told.next(), "sharded");
+        });
         add("SimpleDistributedQueue", base -> {
             SimpleDistributedQueue in = new SimpleDistributedQueue(open(), base);
             CuratorFramework b = open();
@@ -415,6 +434,10 @@ final class CuratorSuite extends Suite {
             CuratorFramework c = open();
             c.sync().forPath(base);
             equal(new DistributedAtomicLong(c, base, new RetryNTimes(2, 1)).get().postValue(), 40L);
+            DistributedAtomicValue v = new DistributedAtomicValue(c, base + "-v", new RetryNTimes(2, 1));
+            equal(v.initialize(ONE), true);
+            equal(v.compareAndSet(TWO, TWO).succeeded(), false);
+            equal(v.compareAndSet(ONE, TWO).postValue(), TWO);
             equal(new DistributedAtomicInteger(c, base + "-i", new RetryNTimes(2, 1)).add(7).postValue(), 7);
             CachedAtomicLong ids = new CachedAtomicLong(new DistributedAtomicLong(c, base + "-ids", new RetryNTimes(2, 1)), 10);
             equal(ids.next().postValue(), 1L);

@@ -15,12 +15,15 @@ import (
 	"github.com/seed-541fafe0/zk/zktest"
 )
 
-// reactions is the table "What happens by default" of docs/spec/recipes.md: one sub-test for each cell.
-var reactions = []struct {
+// reaction is what happens to who waits, or holds, when something else does.
+type reaction struct {
 	event string
 	who   string
 	fn    func(t *testing.T, ctx context.Context, sc *scene)
-}{
+}
+
+// reactions is the table "What happens by default" of docs/spec/recipes.md: one sub-test for each cell.
+var reactions = []reaction{
 	{"session suspended", "waits", func(t *testing.T, ctx context.Context, sc *scene) {
 		h := acquire(t, ctx, sc.locks[1])
 		next := queue(t, ctx, sc.locks[0])

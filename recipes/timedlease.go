@@ -27,9 +27,11 @@ import (
 //
 // The right is one by the clock: Lost is closed when its time is over, by the ensemble's time as far as this member knows
 // it and by the local clock since the lease was asked for, whichever is first. It is not bound to the session's lease: a
-// member that is cut off keeps it to its end; that somebody took it by force, or under the same name, is seen as long as
-// Session gives a session that is alive, and without one Held.Release fails, and the lease goes on to its end. A right that is paused past its end goes on until it looks: effects inside
-// the tree belong into a transaction with Held.Guard, effects outside of it carry Held.Token. Revoke is not for it.
+// member that is cut off keeps it to its end; that somebody took it by force, under the same name, or for less time, is seen
+// as long as Session gives a session that is alive; so is a restore that has undone it, or undone a renewal of it. A right that
+// is paused past its end goes on until it looks: effects inside the tree belong into a transaction with Held.Guard, effects
+// outside of it carry Held.Token. Held.Release needs a session that is alive too: without one it fails, and others wait for the
+// lease's end. Revoke is not for it.
 type TimedLease struct {
 	noCopy noCopy
 
@@ -245,12 +247,12 @@ func (t *TimedLease) get(ctx context.Context, s *zk.Session, p *slot) (*Held, er
 	// The ensemble's time was st.Mtime at some moment after sent, to the millisecond.
 	left := end.Sub(st.Mtime) - time.Millisecond - time.Since(sent)
 	if renews {
-		if t.current.extend(end, left) {
+		if t.current.extend(s, st.Mzxid, end, left) {
 			return t.current.held, nil
 		}
 		return nil, nil
 	}
-	t.current = t.grant(contender{s: s, path: p.path, token: zk.Token(st.Czxid)}, end, left)
+	t.current = t.grant(contender{s: s, path: p.path, token: zk.Token(st.Czxid)}, st.Mzxid, end, left)
 	return t.current.held, nil
 }
 
@@ -259,13 +261,15 @@ type timed struct {
 	held  *Held
 	timer *time.Timer
 
-	mu  sync.Mutex // guards the field below
-	end time.Time  // the ensemble's time
+	mu  sync.Mutex  // guards the fields below
+	end time.Time   // the ensemble's time
+	s   *zk.Session // wrote end last
+	at  zk.Zxid     // when it did
 }
 
-func (t *TimedLease) grant(c contender, end time.Time, left time.Duration) *timed {
+func (t *TimedLease) grant(c contender, at zk.Zxid, end time.Time, left time.Duration) *timed {
 	ctx, cancel := context.WithCancelCause(context.Background())
-	g := &timed{timer: time.AfterFunc(left, func() { cancel(context.DeadlineExceeded) }), end: end}
+	g := &timed{timer: time.AfterFunc(left, func() { cancel(context.DeadlineExceeded) }), end: end, s: c.s, at: at}
 	r := &right{contender: c, fence: c.token, lease: context.Background(), ctx: ctx, gone: make(chan struct{}), owed: 1}
 	r.free = func() {
 		g.timer.Stop()
@@ -286,42 +290,75 @@ func (t *TimedLease) grant(c contender, end time.Time, left time.Duration) *time
 			return (&contender{s: s, path: c.path, token: c.token}).remove(ctx)
 		})
 	}
-	context.AfterFunc(ctx, r.vacate)
-	go eachSession(ctx, t.Session, "timed lease", c.path, func(s *zk.Session) error {
-		return contender{s: s, path: c.path, token: c.token}.stands(ctx, t.Holder, cancel)
-	})
 	g.held = &Held{right: r}
+	context.AfterFunc(ctx, r.vacate)
+	go g.watch(t.Session, t.Holder, cancel)
 	return g
 }
 
-// extend gives a right more time. It is false if that comes too late.
-func (g *timed) extend(end time.Time, left time.Duration) bool {
-	if g.held.Err() != nil || !g.timer.Reset(left) {
+// watch ends a right whose znode somebody else deletes, replaces, or writes another holder into. What it cannot see, because
+// there is no session any more, ends the right if something has changed by then.
+func (g *timed) watch(src zk.SessionSource, holder string, lose context.CancelCauseFunc) {
+	ctx, c, unread := g.held.right.ctx, g.held.right.contender, false
+	err := eachSession(ctx, src, "timed lease", c.path, func(s *zk.Session) error {
+		for {
+			data, st, changed, err := s.GetW(ctx, c.path)
+			if errors.Is(err, zk.ErrNoNode) || err == nil && zk.Token(st.Czxid) != c.token {
+				lose(zk.ErrNoNode)
+				return nil
+			}
+			if err != nil {
+				return err
+			}
+			unread = false
+			var now tenure
+			if json.Unmarshal(data, &now) != nil || now.Holder != holder {
+				lose(ErrMismatch)
+				return nil
+			}
+			end, err := time.Parse(leaseTime, now.End)
+			if err != nil {
+				lose(ErrMismatch)
+				return nil
+			}
+			g.shorten(s, st.Mzxid, end)
+			switch ev := <-changed; ev.Type { // closed at the latest with ctx
+			case zk.EventDeleted:
+				lose(zk.ErrNoNode)
+				return nil
+			case zk.EventChanged:
+				unread = true
+			}
+		}
+	})
+	if unread && over(err) {
+		lose(err)
+	}
+}
+
+// extend gives a right more time, which s has written. It is false if that comes too late.
+func (g *timed) extend(s *zk.Session, at zk.Zxid, end time.Time, left time.Duration) bool {
+	if g.held.Err() != nil {
 		g.held.right.free()
 		return false
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.end = end
+	if !g.timer.Reset(left) {
+		g.held.right.free()
+		return false
+	}
+	g.end, g.s, g.at = end, s, at
 	return true
 }
 
-// stands ends a right whose znode somebody else deletes, replaces, or writes another holder into. The error says why it
-// cannot see that any more.
-func (c contender) stands(ctx context.Context, holder string, lose context.CancelCauseFunc) error {
-	for {
-		data, st, changed, err := c.s.GetW(ctx, c.path)
-		var now tenure
-		switch {
-		case errors.Is(err, zk.ErrNoNode) || err == nil && zk.Token(st.Czxid) != c.token:
-			lose(zk.ErrNoNode)
-			return nil
-		case err != nil:
-			return err
-		case json.Unmarshal(data, &now) != nil || now.Holder != holder:
-			lose(ErrMismatch)
-			return nil
-		}
-		<-changed // closed at the latest with ctx
+// shorten makes a right end when its znode says so, as s sees it, unless that is what was there before the last renewal. A restored
+// backup may have an older one, but it ends the session that has renewed it.
+func (g *timed) shorten(s *zk.Session, at zk.Zxid, end time.Time) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if end.Before(g.end) && (s != g.s || at > g.at) && g.timer.Stop() {
+		g.end = end
+		g.timer.Reset(max(end.Sub(s.Now()), 0))
 	}
 }

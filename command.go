@@ -192,20 +192,21 @@ const (
 	reqPart                // a part of a backup, in order
 	reqRestore             // let the backup whose parts came before take effect
 	reqAbandon             // forget those parts
+	reqLocal               // a transaction of a session that its member alone knows
 )
 
 // request is one write: a transaction, or a change to a session or to the list of members.
 type request struct {
 	kind    requestKind
-	session SessionID
-	mark    Zxid // the session's owner mark as the sender knows it (SS-18)
+	session SessionID // reqOpen: the id that a local session has already; 0 for a new one
+	mark    Zxid      // the session's owner mark as the sender knows it (SS-18)
 
-	ops []Op // reqTxn
+	ops []Op // reqTxn, reqLocal
 
 	timeout  int64 // reqOpen, reqAttach: milliseconds
 	password string
 	name     string
-	ids      []Identity // reqOpen, reqAttach, reqAuth
+	ids      []Identity // reqOpen, reqAttach, reqAuth, reqLocal
 	limit    int64      // reqOpen: ephemerals the session may own
 
 	term  uint64 // reqExpire, reqReap: the leadership that asks
@@ -226,10 +227,9 @@ func appendRequest(b []byte, q *request) []byte {
 	b = codec.AppendUvarint(b, uint64(q.mark))
 	switch q.kind {
 	case reqTxn:
-		b = codec.AppendUvarint(b, uint64(len(q.ops)))
-		for i := range q.ops {
-			b = appendOp(b, &q.ops[i])
-		}
+		b = appendOps(b, q.ops)
+	case reqLocal:
+		b = appendOps(appendIdentities(b, q.ids), q.ops)
 	case reqOpen, reqAttach:
 		b = codec.AppendVarint(b, q.timeout)
 		b = codec.AppendString(b, q.password)
@@ -256,11 +256,22 @@ func appendRequest(b []byte, q *request) []byte {
 	return b
 }
 
+func appendOps(b []byte, ops []Op) []byte {
+	b = codec.AppendUvarint(b, uint64(len(ops)))
+	for i := range ops {
+		b = appendOp(b, &ops[i])
+	}
+	return b
+}
+
 func readRequest(b []byte) (q request, ok bool) {
 	r := codec.NewReader(b)
 	q.kind, q.session, q.mark = requestKind(r.Byte()), SessionID(r.Uvarint()), Zxid(r.Uvarint())
 	switch q.kind {
-	case reqTxn:
+	case reqTxn, reqLocal:
+		if q.kind == reqLocal {
+			q.ids = readIdentities(&r)
+		}
 		q.ops = make([]Op, 0, r.Count(2))
 		for range cap(q.ops) {
 			o, ok := readOp(&r)

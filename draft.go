@@ -108,6 +108,9 @@ func (s *state) checkCreate(d *draft, o *Op, sess *session, st stamp, zxid Zxid,
 	if o.mode&Container != 0 && o.mode&(Ephemeral|Sequential) != 0 { // DM-22
 		return step{}, ErrBadArguments
 	}
+	if o.mode&Ephemeral != 0 && sess.id == 0 { // of a local session
+		return step{}, ErrEphemeralOnLocalSession
+	}
 	if !lightPath(o.path) {
 		return step{}, ErrBadArguments
 	}

@@ -160,6 +160,10 @@ func sampleLog() (entries []raft.Log) {
 		frame("m1", 1, func(s *stamp) { s.quota, s.noTTL = i%2 == 0, i%3 == 0 }, txn(o), txn(OpCreate("/p/n-", nil, Sequential), OpSet("/p", fmt.Append(nil, i), AnyVersion)))
 	}
 	frame("m2", 1, nil, request{kind: reqMember, member: memberRecord{id: "m2", storage: "s2", addr: "host:2"}}, request{kind: reqOpen, timeout: 1000})
+	local := localID | 7
+	frame("m2", 1, nil, request{kind: reqLocal, ids: []Identity{{schemeDigest, "u:h"}}, ops: []Op{OpSet("/p", nil, AnyVersion), OpCreate("/p/l-", nil, Sequential)}},
+		request{kind: reqLocal, ops: []Op{OpCreate("/p/e", nil, Ephemeral)}}, request{kind: reqOpen, session: local, timeout: 1000},
+		request{kind: reqTxn, session: local, ops: []Op{OpCreate("/p/e", nil, Ephemeral)}})
 	frame("m3", 1, nil, txn(OpDelete("/p", AnyVersion))) // a stranger
 	frame("m1", 1, nil, txn(OpCreate("/c/d", nil, Parents|Container), OpCreate("/t", nil, Persistent).withTTL(500)), request{kind: reqKill, session: id}, request{})
 	frame("m1", 1, nil, txn(OpCreate("/zookeeper/quota/p/zookeeper_limits", []byte("countHardLimit=3"), Parents), OpCreate("/zookeeper/quota/p/zookeeper_stats", nil, Persistent)))
@@ -191,7 +195,7 @@ func TestFormatsOfLog(t *testing.T) {
 		s.ApplyBatch([]*raft.Log{&entries[i]})
 	}
 	check(t, s.st)
-	if s.st.nodes["/p"] == nil || s.st.nodes["/c/d"] == nil || len(s.st.sessionsByID()) != 2 {
+	if s.st.nodes["/p"] == nil || s.st.nodes["/c/d"] == nil || s.st.nodes["/p/e"] == nil || len(s.st.sessionsByID()) != 3 {
 		t.Fatalf("the sample does not do what it should: %q, %d sessions", listing(s.st), len(s.st.sessionsByID()))
 	}
 	sampled(t, sample("log", "txt", formatVersion), text(entries, s))

@@ -253,18 +253,17 @@ func (f *fsm) carryOutLocked(zxid Zxid) {
 func (f *fsm) replacedLocked(old *state) {
 	f.watches.difference(old, f.st)
 	for id, l := range f.live {
-		if now := f.st.session(id); !l.readOnly && (now == nil || now.mark != l.mark) {
-			f.endLocked(l, now)
+		if !l.readOnly && l.standing.Load() == standsKnown { // the state has nothing of the others
+			f.endLocked(l, f.st.session(id))
 		}
 	}
 }
 
-// endLocked ends this member's handle of a session that is closed, expired, or attached anew.
+// endLocked ends this member's handle of a session that is closed, expired, or attached anew; unless it is not.
 func (f *fsm) endLocked(l *live, now *session) {
 	if now != nil && now.mark == l.mark {
 		return
 	}
-	delete(f.live, l.id)
 	st, err := StateExpired, error(ErrSessionExpired)
 	switch {
 	case now != nil:
@@ -272,9 +271,15 @@ func (f *fsm) endLocked(l *live, now *session) {
 	case l.closing.Load():
 		st, err = StateClosed, ErrClosed
 	}
+	f.dropLocked(l, st, err)
+	f.events.expired(l.info())
+}
+
+// dropLocked ends a handle for good.
+func (f *fsm) dropLocked(l *live, st State, err error) {
+	delete(f.live, l.id)
 	f.watches.endSession(l, st)
 	l.finish(st, err)
-	f.events.expired(l.info())
 }
 
 // moveLocked wakes those who wait for the state to reach a point.

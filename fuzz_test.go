@@ -42,6 +42,7 @@ func sampleRequests() []request {
 		{kind: reqAttach, session: 7, timeout: 1, password: "pw", ids: ids}, {kind: reqAuth, session: 7, ids: ids},
 		{kind: reqReap, term: 2, path: "/a", token: 5}, {kind: reqMember, member: memberRecord{"m", "s", "host:1", true, "host:2181"}}, {kind: reqClients, addr: "host:2181"},
 		{kind: reqPart, restore: 7, data: "zk"}, {kind: reqRestore, restore: 7, number: 1}, {kind: reqAbandon, restore: 7},
+		{kind: reqLocal, ids: ids, ops: sampleOps()}, {kind: reqOpen, session: localID | 7, timeout: 10_000, password: "pw", ids: ids, limit: 3},
 	}
 }
 
@@ -514,6 +515,8 @@ func TestHostileCounts(t *testing.T) {
 		"steps":                 {with([]byte{byte(reqTxn), 0, 0}, huge, 100), func(b []byte) bool { _, ok := readRequest(b); return ok }},
 		"entries of a list":     {with([]byte{byte(reqTxn), 0, 0, 1, byte(opSetACL), 0, 0}, huge, 100), func(b []byte) bool { _, ok := readRequest(b); return ok }},
 		"identities":            {with([]byte{byte(reqAuth), 0, 0}, huge, 100), func(b []byte) bool { _, ok := readRequest(b); return ok }},
+		"identities of none":    {with([]byte{byte(reqLocal), 0, 0}, huge, 100), func(b []byte) bool { _, ok := readRequest(b); return ok }},
+		"steps of none":         {with([]byte{byte(reqLocal), 0, 0, 0}, huge, 100), func(b []byte) bool { _, ok := readRequest(b); return ok }},
 		"sessions":              {with(nil, huge, 100), func(b []byte) bool { r := codec.NewReader(b); readSessionIDs(&r); return r.Done() == nil }},
 		"a block":               {append(bytes.Clone(header), 's', 0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0), takes},
 		"a large block":         {append(bytes.Clone(header), 's', 0, 0xff, 0xff, 0xff, 0, 0, 0, 0), takes},
@@ -557,6 +560,7 @@ func TestDecodingIsBounded(t *testing.T) {
 		"steps":      {fill([]byte{byte(reqTxn), 0, 0}, []byte{byte(opCheckAbsent), 0}), func(b []byte) bool { _, ok := readRequest(b); return ok }},
 		"entries":    {fill([]byte{byte(reqTxn), 0, 0, 1, byte(opSetACL), 0, 0}, []byte{0, 0, 0}), func(b []byte) bool { _, ok := readRequest(b); return ok }},
 		"identities": {fill([]byte{byte(reqAuth), 0, 0}, []byte{0, 0}), func(b []byte) bool { _, ok := readRequest(b); return ok }},
+		"local":      {fill([]byte{byte(reqLocal), 0, 0, 0}, []byte{byte(opCheckAbsent), 0}), func(b []byte) bool { _, ok := readRequest(b); return ok }},
 		"members":    {fill([]byte{commandEpoch, formatVersion, 0}, []byte{0, 0, 0, 0, 0}), func(b []byte) bool { _, err := readEpoch(b); return err == nil }},
 	} {
 		var before, after runtime.MemStats

@@ -21,6 +21,7 @@ var update = flag.Bool("update", false, "rewrite the expectations of the golden 
 //
 //	as NAME                                       the session the next commands are of
 //	open NAME [limit=N] [SCHEME:ID ...]           a session and its watches
+//	local NAME [SCHEME:ID ...], upgrade NAME      a session that the state does not know, and what lets it know
 //	close NAME, expire NAME [term=N], kill NAME, attach NAME [password=P] [mark=old], auth NAME SCHEME:ID ...
 //	create PATH [data=D|null] [MODE ...] [ttl=N] [acl=LIST]
 //	set PATH D [v=N], delete PATH [v=N], setacl PATH LIST [v=N], check PATH [v=N], deltree PATH
@@ -81,13 +82,14 @@ type script struct {
 	t        *testing.T
 	w        *world
 	sessions map[string]SessionID
+	locals   map[string][]Identity // of sessions that the state does not know
 	ears     map[string]*ear
 	current  string
 	out      []string
 }
 
 func newScript(t *testing.T) *script {
-	return &script{t: t, w: newWorld(), sessions: map[string]SessionID{}, ears: map[string]*ear{}}
+	return &script{t: t, w: newWorld(), sessions: map[string]SessionID{}, locals: map[string][]Identity{}, ears: map[string]*ear{}}
 }
 
 func (g *script) print(format string, args ...any) {
@@ -105,12 +107,20 @@ func (g *script) run(lines []string) []string {
 	for _, line := range lines[1 : len(lines)-1] {
 		ops = append(ops, g.op(g.fields(line)))
 	}
+	g.txn(g.request(ops...))
+	return g.out
+}
+
+// request is a transaction of the current session.
+func (g *script) request(ops ...Op) request {
+	if ids, local := g.locals[g.current]; local {
+		return request{kind: reqLocal, ids: ids, ops: ops}
+	}
 	q := request{kind: reqTxn, session: g.sessions[g.current], ops: ops}
 	if sess := g.w.session(q.session); sess != nil {
 		q.mark = sess.mark
 	}
-	g.txn(q)
-	return g.out
+	return q
 }
 
 // fields splits a line at spaces; quoted parts are unquoted.
@@ -368,6 +378,16 @@ func (g *script) command(f []string) {
 		w.lives[out.id] = l
 		g.sessions[f[1]], g.current = out.id, f[1]
 		g.print("%v %s", out.zxid, codeName(out.code))
+	case "local":
+		ids := g.identities(f[2:])
+		l := &live{id: localID | SessionID(len(g.sessions))}
+		l.ids.Store(&ids)
+		w.lives[l.id] = l
+		g.sessions[f[1]], g.locals[f[1]], g.current = l.id, ids, f[1]
+	case "upgrade":
+		if out := plain(request{kind: reqOpen, session: g.sessions[f[1]], timeout: 10_000, password: "pw", ids: g.locals[f[1]]}); out.code == 0 {
+			delete(g.locals, f[1])
+		}
 	case "close":
 		plain(request{kind: reqClose, session: g.sessions[f[1]], mark: mark(f[1])})
 	case "expire":
@@ -438,7 +458,10 @@ func (g *script) command(f []string) {
 		g.print("[%s]", strings.Join(names, " "))
 	case "getacl":
 		n := w.nodes[f[1]]
-		ids := w.session(g.sessions[g.current]).ids
+		ids := g.locals[g.current]
+		if sess := w.session(g.sessions[g.current]); sess != nil {
+			ids = sess.ids
+		}
 		list := aclEntries(n.acl)
 		switch {
 		case !allowed(n.acl, PermRead|PermAdmin, ids):
@@ -459,7 +482,7 @@ func (g *script) command(f []string) {
 	case "bytes":
 		g.print("%d znodes, %d bytes", len(w.nodes), w.bytes)
 	case "watch":
-		if id := g.sessions[f[1]]; w.session(id) == nil {
+		if id := g.sessions[f[1]]; w.session(id) == nil && g.locals[f[1]] == nil {
 			g.print("no session")
 			return
 		}
@@ -482,7 +505,7 @@ func (g *script) command(f []string) {
 		count, _ := w.watches.counts()
 		g.print("%d", count)
 	default:
-		g.txn(request{kind: reqTxn, session: g.sessions[g.current], mark: mark(g.current), ops: []Op{g.op(f)}})
+		g.txn(g.request(g.op(f)))
 	}
 }
 

@@ -20,19 +20,23 @@ func (m *Member) keep() {
 	vouched := map[SessionID]time.Time{} // external sessions: the touch that the last heartbeat carried
 	failures := 0
 	for {
-		for _, l := range m.fsm.sessions() { // all of them, before the tick makes a jump of the clock forgotten
+		all := m.fsm.sessions()
+		for _, l := range all { // all of them, before the tick makes a jump of the clock forgotten
 			l.current()
 		}
 		m.clock.tick()
+		silent := m.expireLocal(all)
 		interval, ids, lives := m.due(vouched)
 		wait := interval
-		if len(ids) > 0 {
+		if len(lives) > 0 {
 			sent := time.Now()
 			refused, err := m.heartbeat(ids, interval)
 			if err == nil {
 				failures = 0
 				for _, l := range lives {
-					if _, no := slices.BinarySearch(refused, l.id); !no {
+					_, asked := slices.BinarySearch(ids, l.id)
+					_, no := slices.BinarySearch(refused, l.id)
+					if asked && !no || !asked && l.standing.Load() == standsLocal { // not if the leader may count its time by now
 						l.renew(sent)
 					}
 				}
@@ -44,6 +48,9 @@ func (m *Member) keep() {
 				wait = min(backoff(failures), interval)
 				failures++
 			}
+		}
+		if !silent.IsZero() {
+			wait = min(wait, time.Until(silent))
 		}
 		t := time.NewTimer(max(wait, 0))
 		select {
@@ -57,7 +64,8 @@ func (m *Member) keep() {
 	}
 }
 
-// due lists the sessions to vouch for, by id, and how often: thrice in the shortest of their timeouts.
+// due lists the sessions to vouch for, by id, and how often: thrice in the shortest of their timeouts. Of local ones the
+// leader is told nothing: that it confirms this member is enough, since they are this member's to expire.
 func (m *Member) due(vouched map[SessionID]time.Time) (interval time.Duration, ids []SessionID, lives []*live) {
 	interval = m.cfg.SessionTimeout
 	all := m.fsm.sessions()
@@ -79,7 +87,9 @@ func (m *Member) due(vouched map[SessionID]time.Time) (interval time.Duration, i
 			}
 			vouched[l.id] = touched
 		}
-		ids = append(ids, l.id)
+		if l.standing.Load() != standsLocal {
+			ids = append(ids, l.id)
+		}
 		lives = append(lives, l)
 	}
 	if len(vouched) > len(all) {

@@ -31,8 +31,8 @@ func (l *Listener) Touch() {
 
 // Attach takes over a session that was opened anywhere in the ensemble: from here on this member hosts it, with
 // these identities and this timeout, and requests through its former handle fail with ErrSessionMoved (SS-15,
-// SS-18). A former handle on this member is closed. Errors: ErrSessionExpired for an unknown session, ErrAuthFailed
-// for a wrong password.
+// SS-18). A former handle on this member is closed. A local session can be attached on its own member alone, and stays
+// local (SS-22). Errors: ErrSessionExpired for an unknown session, ErrAuthFailed for a wrong password.
 func (m *Member) Attach(ctx context.Context, id SessionID, password []byte, cfg SessionConfig) (*Session, error) {
 	if ctx == nil {
 		return nil, badContext("attach")
@@ -43,6 +43,9 @@ func (m *Member) Attach(ctx context.Context, id SessionID, password []byte, cfg 
 	cfg, ids, err := m.negotiate("attach", cfg)
 	if err != nil {
 		return nil, err
+	}
+	if s, here, err := m.attachLocal(id, string(password), cfg, ids); here {
+		return s, err
 	}
 	q := request{kind: reqAttach, session: id, timeout: cfg.Timeout.Milliseconds(), password: string(password), ids: ids}
 	sent := time.Now()
@@ -57,12 +60,15 @@ func (m *Member) Attach(ctx context.Context, id SessionID, password []byte, cfg 
 }
 
 // Detach lets go of the session without closing it: it lives on until its timeout, and may be attached again, here
-// or elsewhere. Its watches are gone (WT-2).
+// or elsewhere; a local one here alone. Its watches are gone (WT-2).
 func (l *Listener) Detach() { l.s.letGo() }
 
 func (l *live) letGo() {
+	defer l.hold()()
 	l.closing.Store(true)
-	l.m.forget(l)
+	if !l.rest() {
+		l.m.forget(l)
+	}
 }
 
 // WaitZxid returns once this member has applied everything up to z (SS-17).
@@ -93,6 +99,9 @@ func (l *Listener) AddAuth(ctx context.Context, auth ...Auth) error {
 		l.s.addIdentities(ids)
 		return nil
 	}
+	if local, err := l.s.addLocal(ids); local {
+		return err
+	}
 	out, err := l.s.m.writes.submit(ctx, "auth", "", appendRequest(nil, &request{kind: reqAuth, session: l.s.id, mark: l.s.mark, ids: ids}))
 	if err != nil {
 		return err
@@ -107,12 +116,7 @@ func (l *Listener) AddAuth(ctx context.Context, auth ...Auth) error {
 func (l *live) addIdentities(ids []Identity) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	all := slices.Clone(l.identities())
-	for _, id := range ids {
-		if !slices.Contains(all, id) {
-			all = append(all, id)
-		}
-	}
+	all := joined(l.identities(), ids)
 	l.ids.Store(&all)
 }
 
@@ -166,6 +170,8 @@ func (l *Listener) Go(ctx context.Context, done chan *Call, ops ...Op) *Call {
 		default:
 		}
 	}
+	release := l.s.hold()
+	defer release()
 	var err error
 	if w.raw, err = l.s.encode(ctx, op, "", ops, false); err == nil {
 		if err = l.s.m.writes.enqueue(ctx, w, false); err != nil {

@@ -25,6 +25,7 @@ type naive struct {
 type naiveSession struct {
 	ids   []Identity
 	limit int
+	local bool // the state does not know it
 }
 
 type naiveNode struct {
@@ -190,6 +191,9 @@ func (m *naive) step(committed *naive, o Op, id SessionID, st stamp, events *[]t
 	r.path = o.path
 	switch o.kind {
 	case opCreate:
+		if sess.local && o.mode&Ephemeral != 0 {
+			return fail(ErrEphemeralOnLocalSession)
+		}
 		var acl []ACL
 		for _, a := range append([]ACL{}, o.acl...) {
 			switch {
@@ -542,6 +546,12 @@ func TestModel(t *testing.T) {
 				}
 				return 0
 			}
+			txn := func(id SessionID, ops []Op) request {
+				if sess := m.sessions[id]; sess != nil && sess.local {
+					return request{kind: reqLocal, ids: sess.ids, ops: ops}
+				}
+				return request{kind: reqTxn, session: id, mark: mark(id), ops: ops}
+			}
 			var events []told
 			before := w.zxid
 			requests := Zxid(1)
@@ -553,11 +563,25 @@ func TestModel(t *testing.T) {
 			case 0:
 				sess := &naiveSession{ids: rapid.SampledFrom([][]Identity{{}, {{"digest", "u:1"}}, {{"digest", "u:1"}, {"digest", "v:2"}}, {{"super", ""}}}).Draw(t, "ids")}
 				sess.limit = rapid.SampledFrom([]int{0, 2}).Draw(t, "limit")
+				if sess.local = rapid.IntRange(0, 3).Draw(t, "local") == 0; sess.local { // nobody hears of it (SS-22)
+					id := localID | SessionID(len(ids))
+					m.sessions[id] = sess
+					ids = append(ids, id)
+					requests = 0
+					break
+				}
 				out := run(request{kind: reqOpen, timeout: 1, ids: sess.ids, limit: int64(sess.limit)})
 				m.sessions[out.id] = sess
 				ids = append(ids, out.id)
 			case 1:
 				id := session()
+				if sess := m.sessions[id]; sess != nil && sess.local { // SS-23
+					if out := run(request{kind: reqOpen, session: id, timeout: 1, ids: sess.ids, limit: int64(sess.limit)}); out.code != 0 || out.id != id {
+						t.Fatalf("an upgrade: %+v", out)
+					}
+					sess.local = false
+					break
+				}
 				q := request{kind: reqClose, session: id, mark: mark(id)}
 				if rapid.Bool().Draw(t, "expire") {
 					q.kind, q.term = reqExpire, 1
@@ -605,7 +629,7 @@ func TestModel(t *testing.T) {
 				requests = 0
 			case 8:
 				id, o := session(), Op{kind: opDeleteTree, path: rapid.SampledFrom(modelPaths[:9]).Draw(t, "tree")}
-				out := run(request{kind: reqTxn, session: id, mark: mark(id), ops: []Op{o}})
+				out := run(txn(id, []Op{o}))
 				if m.sessions[id] == nil {
 					break
 				}
@@ -625,7 +649,7 @@ func TestModel(t *testing.T) {
 						work.step(m, o, id, w.stamp, &ignored)
 					}
 				}
-				out := run(request{kind: reqTxn, session: id, mark: mark(id), ops: ops})
+				out := run(txn(id, ops))
 				if m.sessions[id] == nil {
 					if out.code != ErrSessionExpired {
 						t.Fatalf("a closed session: %v", out.code)

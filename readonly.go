@@ -7,9 +7,6 @@ import (
 	"time"
 )
 
-// localID is the first byte of the ids of sessions that the ensemble does not know; those it knows have 1 there.
-const localID = 2 << 56
-
 // ReadOnlySession opens a session that this member alone knows of, for the clients that a listener serves while there
 // is no quorum (SS-26 to SS-30): no log entry, no heartbeat, no ephemerals. Reads and watches show what this member
 // has, however old; writes, Sync and Linearizable fail with ErrNotReadOnly. It is never suspended: it lives until it is
@@ -23,7 +20,7 @@ func (m *Member) ReadOnlySession(cfg SessionConfig) (*Session, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := newLive(m, SessionID(localID|rand.Int64N(1<<56)), 0, cfg, time.Now())
+	l := newLive(m, localID|SessionID(rand.Int64N(1<<56)), 0, cfg, time.Now())
 	l.readOnly, l.password = true, randomPassword()
 	l.ids.Store(&ids)
 	m.fsm.locked(func() {

@@ -112,7 +112,9 @@ type live struct {
 	password string
 	created  int64
 	external bool
-	readOnly bool // known to this member alone
+	readOnly bool          // of ReadOnlySession
+	standing atomic.Uint32 // standsKnown, standsLocal or standsRising; changed under order
+	order    sync.Mutex    // of a session that is not known: see hold; taken before all other locks
 	limit    int64
 	sink     *receiver // of a listener; nil without SessionConfig.Events
 	ids      atomic.Pointer[[]Identity]
@@ -434,6 +436,9 @@ func (s *Session) Close() error {
 func (l *live) close(ctx context.Context) error {
 	if l.readOnly {
 		l.letGo()
+		return nil
+	}
+	if l.closeLocal() {
 		return nil
 	}
 	if l.closing.Swap(true) {

@@ -18,7 +18,7 @@ type session struct {
 	password string
 	name     string
 	ids      []Identity
-	mark     Zxid   // of the open or the last attach: requests that carry an older one are refused (SS-18)
+	mark     Zxid   // of the open or the last attach: requests that carry an older one are refused (SS-18); 0 of one that began as a local session
 	member   string // that hosts it
 	created  int64
 	limit    int64 // of ephemerals
@@ -279,6 +279,10 @@ func (s *state) apply(raw []byte, from string, st stamp) outcome {
 	switch q.kind {
 	case reqOpen:
 		out.code, out.id = s.open(&q, from)
+	case reqLocal:
+		if out.code = ErrTooLarge; fit(q.ids) {
+			out.steps, out.code = s.txn(q.ops, &session{ids: q.ids}, st)
+		}
 	case reqMember:
 		if out.code = s.recordMember(q.member); out.code == 0 {
 			s.showConfig()
@@ -302,7 +306,7 @@ func (s *state) apply(raw []byte, from string, st stamp) outcome {
 			out.code = ErrSessionExpired
 			break
 		}
-		if q.kind != reqAttach && q.kind != reqKill && q.mark != sess.mark {
+		if !sess.heeds(&q, from) {
 			out.code = ErrSessionMoved
 			break
 		}
@@ -341,11 +345,7 @@ func (s *state) apply(raw []byte, from string, st stamp) outcome {
 			out.id = sess.id
 		case reqAuth:
 			changed := *sess
-			for _, id := range q.ids {
-				if !slices.Contains(changed.ids, id) {
-					changed.ids = append(slices.Clip(changed.ids), id)
-				}
-			}
+			changed.ids = joined(sess.ids, q.ids)
 			if !fit(changed.ids) {
 				out.code = ErrTooLarge
 				break
@@ -354,6 +354,18 @@ func (s *state) apply(raw []byte, from string, st stamp) outcome {
 		}
 	}
 	return out
+}
+
+// heeds tells whether a request is for the session as it is attached now (SS-18). The mark of one that began as a local
+// session is not its own: it counts from its member alone.
+func (sess *session) heeds(q *request, from string) bool {
+	switch q.kind {
+	case reqAttach, reqKill:
+		return true
+	case reqExpire:
+		return q.mark == sess.mark
+	}
+	return q.mark == sess.mark && (q.mark != 0 || from == sess.member)
 }
 
 // What a session may be, at most, so that its record stays small.
@@ -370,17 +382,39 @@ func fit(ids []Identity) bool {
 	return len(ids) <= maxIdentities && size <= maxIdentityBytes
 }
 
-// open starts a session. Its id is made from the state: unique, increasing, shaped like ZooKeeper's (SS-1).
+// joined are identities with those added that are new. It leaves both lists alone.
+func joined(have, more []Identity) []Identity {
+	have = slices.Clip(have)
+	for _, id := range more {
+		if !slices.Contains(have, id) {
+			have = append(have, id)
+		}
+	}
+	return have
+}
+
+// localID is the first byte of the ids of sessions that began on a member alone; other ids have 1 there.
+const localID SessionID = 2 << 56
+
+// open starts a session. Its id is made from the state: unique, increasing, shaped like ZooKeeper's (SS-1); that of a
+// local session stays, and so does its mark, so that what its member sends next is its own already (SS-23, SS-24).
 func (s *state) open(q *request, from string) (Code, SessionID) {
 	if !fit(q.ids) {
 		return ErrTooLarge, 0
 	}
-	s.lastID = max(s.lastID+1, SessionID(1<<56|s.now&(1<<40-1)<<16))
+	id, mark := q.session, Zxid(0)
+	switch {
+	case id == 0:
+		s.lastID = max(s.lastID+1, SessionID(1<<56|s.now&(1<<40-1)<<16))
+		id, mark = s.lastID, s.zxid
+	case id>>56 != localID>>56 || s.session(id) != nil:
+		return ErrBadArguments, 0
+	}
 	s.sessions.ReplaceOrInsert(&session{
-		id: s.lastID, timeout: q.timeout, password: q.password, name: q.name, ids: q.ids,
-		mark: s.zxid, member: from, created: s.now, limit: q.limit,
+		id: id, timeout: q.timeout, password: q.password, name: q.name, ids: q.ids,
+		mark: mark, member: from, created: s.now, limit: q.limit,
 	})
-	return 0, s.lastID
+	return 0, id
 }
 
 // close ends a session and deletes its ephemerals, in the order of their paths, under one zxid (DM-33, P12).

@@ -300,6 +300,73 @@ func TestAttach(t *testing.T) {
 	}
 }
 
+// SS-24, SS-18: the first mark of an upgraded session is known to all, and of use to its member alone. Its id has to be
+// one that only local sessions have, and that nobody has yet.
+func TestUpgradedSession(t *testing.T) {
+	w := newWorld()
+	other := w.open()
+	id := localID | 7
+	for _, bad := range []SessionID{1, other, 3 << 56} {
+		if out, _ := w.do(request{kind: reqOpen, session: bad, timeout: 1000}); out.code != ErrBadArguments {
+			t.Errorf("%v was opened: %v", bad, out.code)
+		}
+	}
+	if out, _ := w.do(request{kind: reqLocal, ids: make([]Identity, maxIdentities+1), ops: []Op{OpCheck("/", AnyVersion)}}); out.code != ErrTooLarge {
+		t.Errorf("too many identities: %v", out.code)
+	}
+	out, _ := w.do(request{kind: reqOpen, session: id, timeout: 1000, password: "pw"})
+	if out.code != 0 || out.id != id || w.session(id).mark != 0 || w.session(id).member != "m1" {
+		t.Fatalf("%+v, %+v", out, w.session(id))
+	}
+	if out, _ := w.do(request{kind: reqOpen, session: id, timeout: 1000}); out.code != ErrBadArguments || w.session(id).password != "pw" {
+		t.Errorf("opened twice: %v", out.code)
+	}
+	for _, q := range []request{{kind: reqTxn, ops: []Op{OpCheck("/", AnyVersion)}}, {kind: reqAuth}, {kind: reqClose}} {
+		q.session = id
+		if out := w.apply(appendRequest(nil, &q), "m2", w.stamp); out.code != ErrSessionMoved || w.session(id) == nil {
+			t.Errorf("another member's request %d: %v", q.kind, out.code)
+		}
+	}
+	w.must(t, id, OpCreate("/e", nil, Ephemeral))
+	q := request{kind: reqExpire, session: id, term: 1}
+	if out := w.apply(appendRequest(nil, &q), "m2", w.stamp); out.code != 0 || w.nodes["/e"] != nil { // whoever leads
+		t.Errorf("expired by the leader: %v", out.code)
+	}
+	if last, _ := w.do(request{kind: reqOpen, timeout: 1000}); last.id <= other || last.id>>56 != 1 {
+		t.Errorf("the next session is %v, after %v", last.id, other)
+	}
+}
+
+// A session whose upgrade is refused is over, and what was asked for after it is not done (SS-24).
+func TestUpgradeIsRefused(t *testing.T) {
+	ctx, m, _ := alone(t, Config{})
+	s, err := m.LocalSession(SessionConfig{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	q := request{kind: reqOpen, session: s.id, timeout: 1000} // a session that has the same id by chance
+	if out, err := m.writes.submit(ctx, "open", "", appendRequest(nil, &q)); err != nil || out.code != 0 {
+		t.Fatal(out.code, err)
+	}
+	m.fsm.locked(func() {
+		changed := *m.fsm.st.session(s.id)
+		changed.member = "m2"
+		m.fsm.st.sessions.ReplaceOrInsert(&changed)
+	})
+	l := s.Listener()
+	if err := l.Upgrade(ctx); err != nil {
+		t.Fatal(err)
+	}
+	call := <-l.Go(ctx, nil, OpCreate("/e", nil, Ephemeral)).Done
+	if !errors.Is(call.Error, ErrSessionMoved) && !errors.Is(call.Error, ErrSessionExpired) {
+		t.Errorf("its write: %v", call.Error)
+	}
+	<-s.Done()
+	if s.State() != StateExpired || !errors.Is(s.Err(), ErrSessionExpired) {
+		t.Errorf("%v, %v", s.State(), s.Err())
+	}
+}
+
 // SS-1: ids are unique, increase, are never 0 and keep the reserved top bytes free.
 func TestSessionIDs(t *testing.T) {
 	w := newWorld()

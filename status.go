@@ -37,7 +37,8 @@ type Stats struct {
 	Role                                 Role
 	Term                                 uint64
 	Committed, Applied                   Zxid // the newest that this member knows to be committed, and has applied
-	Znodes, Ephemerals, Sessions         int
+	Znodes, Ephemerals, Sessions         int  // of the ensemble
+	LocalSessions                        int  // that this member alone knows, read-only ones among them (SS-25)
 	Watches, WatchOverflows              int64
 	DataBytes                            int64 // of paths and data
 	KeptBytes                            int64 // of old versions for open Views
@@ -129,6 +130,11 @@ func (m *Member) Stats() Stats {
 		s := m.fsm.st
 		st.Applied, st.Znodes, st.Ephemerals, st.Sessions = s.zxid, len(s.nodes), s.ephemerals, s.sessions.Len()
 		st.DataBytes, st.KeptBytes = s.bytes, s.vers.bytes
+		for _, l := range m.fsm.live {
+			if l.readOnly || l.standing.Load() != standsKnown {
+				st.LocalSessions++
+			}
+		}
 	})
 	st.Committed = max(st.Applied, Zxid(m.stats.committed.Load()))
 	n, overflows := m.watches.counts()

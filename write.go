@@ -156,7 +156,7 @@ func (s *Session) Txn(ctx context.Context, ops ...Op) ([]Result, error) {
 // other cases late is not called (E10). The member's Close waits for late, up to its bound: late must not
 // close the member. What late writes once the member is stopping is refused with ErrClosed.
 func (s *Session) TxnLate(ctx context.Context, late func([]Result, error), ops ...Op) ([]Result, error) {
-	raw, err := s.encode(ctx, "txn", "", ops, true)
+	raw, err := s.encodeChecked(ctx, "txn", "", ops)
 	if err != nil {
 		return nil, err
 	}
@@ -181,7 +181,7 @@ func (s *Session) transact(ctx context.Context, op string, ops ...Op) ([]Result,
 	if len(ops) == 1 {
 		path = ops[0].path
 	}
-	raw, err := s.encode(ctx, op, path, ops, true)
+	raw, err := s.encodeChecked(ctx, op, path, ops)
 	if err != nil {
 		return nil, err
 	}
@@ -193,8 +193,15 @@ func (s *Session) transact(ctx context.Context, op string, ops ...Op) ([]Result,
 	return s.results(op, ops, out)
 }
 
+// encodeChecked is encode with paths.
+func (s *Session) encodeChecked(ctx context.Context, op, path string, ops []Op) ([]byte, error) {
+	defer s.hold()()
+	return s.encode(ctx, op, path, ops, true)
+}
+
 // encode checks a transaction and puts it into bytes. What it refuses never reaches the log. With paths, it also
-// refuses bad paths and too many steps; without, the state is left to do so, in its own order.
+// refuses bad paths and too many steps; without, the state is left to do so, in its own order. What a local session
+// sends is decided here: see hold.
 func (s *Session) encode(ctx context.Context, op, path string, ops []Op, paths bool) ([]byte, error) {
 	if err := s.begin(ctx, op, path); err != nil {
 		return nil, err
@@ -233,7 +240,11 @@ func (s *Session) encode(ctx context.Context, op, path string, ops []Op, paths b
 		}
 		size += len(o.path) + len(o.data) + 32
 	}
-	raw := appendRequest(make([]byte, 0, size), &request{kind: reqTxn, session: s.id, mark: s.mark, ops: ops})
+	q := request{kind: reqTxn, session: s.id, mark: s.mark, ops: ops}
+	if s.standing.Load() == standsLocal {
+		q = request{kind: reqLocal, ids: s.identities(), ops: ops}
+	}
+	raw := appendRequest(make([]byte, 0, size), &q)
 	if limit := max(maxRequestBytes, cfg.MaxValueSize+maxRequestExtra); len(raw) > limit {
 		return nil, &Error{Op: op, Path: path, Code: ErrTooLarge, Err: fmt.Errorf("transaction of %d bytes, at most %d are allowed", len(raw), limit)}
 	}

@@ -194,14 +194,8 @@ func (m *Member) NewSession(ctx context.Context, cfg SessionConfig) (*Session, e
 	if ctx == nil {
 		return nil, badContext("new session")
 	}
-	if err := m.running("new session"); err != nil {
+	if err := m.opens("new session"); err != nil {
 		return nil, err
-	}
-	m.mu.Lock()
-	leaving := m.leaving
-	m.mu.Unlock()
-	if leaving {
-		return nil, &Error{Op: "new session", Code: ErrClosed}
 	}
 	cfg, ids, err := m.negotiate("new session", cfg)
 	if err != nil {
@@ -218,6 +212,17 @@ func (m *Member) NewSession(ctx context.Context, cfg SessionConfig) (*Session, e
 		return nil, &Error{Op: "new session", Code: out.code}
 	}
 	return m.adopt("new session", out.id, out.zxid, cfg, password, ids, sent)
+}
+
+// opens returns the error of a call that opens a session on a member that has stopped, or takes its leave.
+func (m *Member) opens(op string) error {
+	m.mu.Lock()
+	leaving := m.leaving
+	m.mu.Unlock()
+	if err := m.running(op); err != nil || !leaving {
+		return err
+	}
+	return &Error{Op: op, Code: ErrClosed}
 }
 
 // negotiate checks what is asked of a session and fills it in (SS-4).
@@ -330,9 +335,7 @@ func (m *Member) Session(ctx context.Context) (*Session, error) {
 func (m *Member) forget(l *live) {
 	m.fsm.mu.Lock()
 	if m.fsm.live[l.id] == l {
-		delete(m.fsm.live, l.id)
-		m.watches.endSession(l, StateClosed)
-		l.finish(StateClosed, ErrClosed)
+		m.fsm.dropLocked(l, StateClosed, ErrClosed)
 	}
 	m.fsm.mu.Unlock()
 }

@@ -454,7 +454,7 @@ func TestPeer59WatchOnAbsent(t *testing.T) {
 	})
 }
 
-// Each change is told once, whatever else happens beside it (PEER-60); every stream ends with a reason (PEER-61).
+// Each change is told once, whatever else happens beside it (PEER-60).
 func TestPeer60ToldTwice(t *testing.T) {
 	bubble(t, 1, zktest.Config{}, func(t *testing.T, ctx context.Context, c *zktest.Cluster) {
 		s := session(t, ctx, c.Member(0))

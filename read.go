@@ -160,12 +160,22 @@ func (s *Session) children(ctx context.Context, op, path string, opts []ReadOpti
 	return
 }
 
+// firstPage is how many children are read at first, so that who looks for the first of a kind goes over few others;
+// nextPage grows from there.
+const firstPage = 8
+
+func nextPage[T any](page []T, most int) []T {
+	if cap(page) >= most {
+		return page[:0]
+	}
+	return make([]T, 0, min(4*cap(page), most))
+}
+
 // ChildrenSeq yields the names of a znode's children that follow after in byte order, "" for all. It reads them in
 // pages, so that changes made meanwhile may or may not show; every child that is there throughout is yielded once.
 func (s *Session) ChildrenSeq(ctx context.Context, path, after string, opt ...ReadOption) iter.Seq2[string, error] {
 	return func(yield func(string, error) bool) {
-		for page := make([]string, 0, 4*chunk); ; {
-			page = page[:0]
+		for page := make([]string, 0, firstPage); ; page = nextPage(page, 4*chunk) {
 			_, _, _, err := s.get(ctx, "children", path, opt, func(full string, n *znode) Code {
 				childrenAfter(&n.content, full, after, func(c *znode) bool {
 					page = append(page, baseName(c.path))
@@ -196,8 +206,7 @@ func (s *Session) ChildrenSeq(ctx context.Context, path, after string, opt ...Re
 func (s *Session) Sequential(ctx context.Context, path string, opt ...ReadOption) iter.Seq2[Znode, error] {
 	return func(yield func(Znode, error) bool) {
 		var last *znode
-		for page := make([]Znode, 0, chunk); ; {
-			page = page[:0]
+		for page := make([]Znode, 0, firstPage); ; page = nextPage(page, chunk) {
 			_, _, _, err := s.get(ctx, "children", path, opt, func(full string, n *znode) Code {
 				if n.sequence == nil {
 					return 0

@@ -5,6 +5,7 @@ package zk_test
 import (
 	"context"
 	"fmt"
+	"iter"
 	"testing"
 
 	"github.com/seed-541fafe0/zk"
@@ -47,6 +48,8 @@ func TestScanned(t *testing.T) {
 			{"children with a watch", n, func() error { _, _, _, err := s.ChildrenW(ctx, "/d"); return err }},
 			{"pages of children", n, func() error { return lastError(s.ChildrenSeq(ctx, "/d", "")) }},
 			{"the later children", n / 2, func() error { return lastError(s.ChildrenSeq(ctx, "/d", "b")) }},
+			{"the first children", 8, func() error { return firstError(s.ChildrenSeq(ctx, "/d", "")) }},
+			{"the first in sequence", 8, func() error { return firstError(s.Sequential(ctx, "/d")) }},
 			{"in sequence", n, func() error { return lastError(s.Sequential(ctx, "/d")) }},
 			{"the one before", 1, preceding(func(string) bool { return true })},
 			{"the one of its kind before", 2, preceding(func(name string) bool { return name[0] == 'b' })},
@@ -77,4 +80,12 @@ func TestScanned(t *testing.T) {
 			t.Errorf("found %q, where nothing matches", none)
 		}
 	})
+}
+
+// firstError takes the first element only.
+func firstError[T any](seq iter.Seq2[T, error]) error {
+	for _, err := range seq {
+		return err
+	}
+	return nil
 }

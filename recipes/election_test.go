@@ -230,16 +230,18 @@ func TestElectionCost(t *testing.T) {
 
 // However many candidates there are, a hand-over wakes one, lists nothing and takes one log entry.
 func TestElectionManyCandidates(t *testing.T) {
-	n := size(1000, 300)
+	const n = 1000
 	onHustings(t, zktest.Config{}, func(t *testing.T, ctx context.Context, h *hustings) {
-		reads := func() (sum int64) {
+		reads := func() (calls, scanned int64) {
 			synctest.Wait()
 			for _, m := range h.at {
-				sum += h.c.Member(m).Stats().Reads
+				st := h.c.Member(m).Stats()
+				calls, scanned = calls+st.Reads, scanned+st.Scanned
 			}
-			return sum
+			return calls, scanned
 		}
 		l := lead(t, ctx, h.e[0], "first")
+		_, scanned := reads()
 		won := make(chan *recipes.Leadership)
 		var all sync.WaitGroup
 		for i := range n {
@@ -253,10 +255,14 @@ func TestElectionManyCandidates(t *testing.T) {
 		}
 		eventually(t, "they do not all stand", func() bool { return h.c.Member(h.at[0]).Stats().Ephemerals == n+1 })
 		must(t, h.c.Quiesce(ctx))
-		zxid, before := h.s[0].LastZxid(), reads()
+		if _, over := reads(); over-scanned > 2*n { // who comes looks at the one before it
+			t.Errorf("%.1f siblings looked at by each that came", float64(over-scanned)/n)
+		}
+		zxid := h.s[0].LastZxid()
+		before, scanned := reads()
 		time.Sleep(time.Minute)
-		if z := h.s[0].LastZxid(); z != zxid || reads() != before { // waiting is free
-			t.Errorf("%d log entries and %d reads in an idle minute", z-zxid, reads()-before)
+		if r, _ := reads(); h.s[0].LastZxid() != zxid || r != before { // waiting is free
+			t.Errorf("%d log entries and %d reads in an idle minute", h.s[0].LastZxid()-zxid, r-before)
 		}
 		watch := h.c.Member(h.at[0]).Stats().Watches
 		for range n {
@@ -271,8 +277,12 @@ func TestElectionManyCandidates(t *testing.T) {
 		}
 		all.Wait()
 		// One wake-up for each: the look at the own znode, the one before, the grant.
-		if r := reads() - before; r > int64(4*n) {
+		r, over := reads()
+		if r -= before; r > int64(4*n) {
 			t.Errorf("%.1f local reads for a hand-over", float64(r)/float64(n))
+		}
+		if over != scanned { // who is elected is the first: nobody is before it, and nobody looks further
+			t.Errorf("%.1f siblings looked at for a hand-over", float64(over-scanned)/n)
 		}
 		if z := h.s[0].LastZxid(); z-zxid != zk.Zxid(n) {
 			t.Errorf("%d log entries for %d hand-overs", z-zxid, n)

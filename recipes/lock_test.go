@@ -610,19 +610,18 @@ func TestLockCosts(t *testing.T) {
 
 // However many wait, a release wakes one, and who wakes lists nothing; who waits writes nothing.
 func TestLockManyWaiters(t *testing.T) {
-	n := 1000
-	if testing.Short() {
-		n = 200
-	}
+	const n = 1000
 	onStage(t, zktest.Config{}, func(t *testing.T, ctx context.Context, sc *scene) {
-		reads := func() (sum int64) {
+		reads := func() (calls, scanned int64) {
 			synctest.Wait()
 			for _, m := range sc.at {
-				sum += sc.c.Member(m).Stats().Reads
+				st := sc.c.Member(m).Stats()
+				calls, scanned = calls+st.Reads, scanned+st.Scanned
 			}
-			return sum
+			return calls, scanned
 		}
 		h := acquire(t, ctx, sc.locks[0])
+		_, scanned := reads()
 		held := make(chan *recipes.Held)
 		var all sync.WaitGroup
 		for i := range n {
@@ -638,13 +637,17 @@ func TestLockManyWaiters(t *testing.T) {
 			return sc.c.Member(sc.at[0]).Stats().Ephemerals == n+1
 		})
 		must(t, sc.c.Quiesce(ctx))
+		if _, over := reads(); over-scanned > 2*n { // who comes looks at the one before it
+			t.Errorf("%.1f siblings looked at by each that came", float64(over-scanned)/n)
+		}
 		if w := sc.c.Member(sc.at[0]).Stats().Watches + sc.c.Member(sc.at[1]).Stats().Watches + sc.c.Member(sc.at[2]).Stats().Watches; w != int64(2*n+1) {
 			t.Errorf("%d watches of %d waiters", w, n)
 		}
-		zxid, before := sc.s[0].LastZxid(), reads()
+		zxid := sc.s[0].LastZxid()
+		before, scanned := reads()
 		time.Sleep(time.Minute)
-		if z := sc.s[0].LastZxid(); z != zxid || reads() != before { // waiting is free
-			t.Errorf("%d log entries and %d reads in an idle minute", z-zxid, reads()-before)
+		if r, _ := reads(); sc.s[0].LastZxid() != zxid || r != before { // waiting is free
+			t.Errorf("%d log entries and %d reads in an idle minute", sc.s[0].LastZxid()-zxid, r-before)
 		}
 		for range n {
 			last := h.Token()
@@ -657,8 +660,12 @@ func TestLockManyWaiters(t *testing.T) {
 			}
 		}
 		all.Wait()
-		if r := reads() - before; r > int64(4*n) {
+		r, over := reads()
+		if r -= before; r > int64(4*n) {
 			t.Errorf("%.1f local reads for a hand-over", float64(r)/float64(n))
+		}
+		if over != scanned { // who is granted is the first: nobody is before it, and nobody looks further
+			t.Errorf("%.1f siblings looked at for a hand-over", float64(over-scanned)/n)
 		}
 		if z := sc.s[0].LastZxid(); z-zxid != zk.Zxid(n) { // one entry for each release
 			t.Errorf("%d log entries for %d hand-overs", z-zxid, n)

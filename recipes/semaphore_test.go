@@ -538,15 +538,16 @@ func TestPeer33UnitsAreNotFreed(t *testing.T) {
 
 // However many wait, a release wakes the first in line and, when that is in, the next one; nobody lists the line.
 func TestSemaphoreManyWaiters(t *testing.T) {
-	n := size(1000, 200)
+	const n = 1000
 	onStage(t, zktest.Config{}, func(t *testing.T, ctx context.Context, sc *scene) {
-		reads := func() (sum int64) {
+		reads := func() (calls, scanned int64) {
 			must(t, sc.c.Quiesce(ctx))
 			synctest.Wait()
 			for _, m := range sc.at {
-				sum += sc.c.Member(m).Stats().Reads
+				st := sc.c.Member(m).Stats()
+				calls, scanned = calls+st.Reads, scanned+st.Scanned
 			}
-			return sum
+			return calls, scanned
 		}
 		const limit = 4
 		var in []*recipes.Held
@@ -555,6 +556,7 @@ func TestSemaphoreManyWaiters(t *testing.T) {
 			h := granted(t, start(ctx, semaphore(sc.s[0], limit).Acquire))
 			in, highest = append(in, h), h.Token()
 		}
+		_, scanned := reads()
 		held := make(chan *recipes.Held)
 		var all sync.WaitGroup
 		for i := range n {
@@ -569,6 +571,9 @@ func TestSemaphoreManyWaiters(t *testing.T) {
 		eventually(t, "they are not all in line", func() bool { return sc.c.Member(sc.at[0]).Stats().Ephemerals == n+limit })
 		must(t, sc.c.Quiesce(ctx))
 		synctest.Wait()
+		if _, over := reads(); over-scanned > 2*n { // who comes looks at the one before it
+			t.Errorf("%.1f siblings looked at by each that came", float64(over-scanned)/n)
+		}
 		var watches int64
 		for _, m := range sc.at {
 			watches += sc.c.Member(m).Stats().Watches
@@ -576,10 +581,11 @@ func TestSemaphoreManyWaiters(t *testing.T) {
 		if watches != int64(2*n+1+limit) { // two of each, one more of the first in line, one of each holder
 			t.Errorf("%d watches of %d waiters", watches, n)
 		}
-		zxid, before := sc.s[0].LastZxid(), reads()
+		zxid := sc.s[0].LastZxid()
+		before, scanned := reads()
 		time.Sleep(time.Minute)
-		if z := sc.s[0].LastZxid(); z != zxid || reads() != before { // waiting is free
-			t.Errorf("%d log entries and %d reads in an idle minute", z-zxid, reads()-before)
+		if r, _ := reads(); sc.s[0].LastZxid() != zxid || r != before { // waiting is free
+			t.Errorf("%d log entries and %d reads in an idle minute", sc.s[0].LastZxid()-zxid, r-before)
 		}
 		for i := range n {
 			must(t, in[i%limit].Release(ctx))
@@ -594,8 +600,12 @@ func TestSemaphoreManyWaiters(t *testing.T) {
 		}
 		all.Wait()
 		// The first in line wakes and goes in: 2 reads for its place, 5 for the room; the next one becomes the first: as many.
-		if r := reads() - before; r > int64(16*n) {
+		r, over := reads()
+		if r -= before; r > int64(16*n) {
 			t.Errorf("%.1f local reads for a hand-over", float64(r)/float64(n))
+		}
+		if over != scanned { // who is let in is the first: nobody is before it, and nobody looks further
+			t.Errorf("%.1f siblings looked at for a hand-over", float64(over-scanned)/n)
 		}
 		if z := sc.s[0].LastZxid(); z-zxid != zk.Zxid(2*n) { // a release and a lease each
 			t.Errorf("%d log entries for %d hand-overs", z-zxid, n)

@@ -6,6 +6,7 @@ require (
 	github.com/seed-541fafe0/zk v0.0.0
 	go.etcd.io/etcd/client/v3 v3.7.3
 	go.etcd.io/etcd/server/v3 v3.7.3
+	go.uber.org/goleak v1.3.0
 )
 
 require (

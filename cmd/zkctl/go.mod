@@ -6,6 +6,7 @@ require (
 	github.com/peterh/liner v1.2.3
 	github.com/seed-541fafe0/zk v0.0.0
 	github.com/spf13/cobra v1.10.2
+	go.uber.org/goleak v1.3.0
 )
 
 require (

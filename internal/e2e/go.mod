@@ -5,6 +5,7 @@ go 1.26.0
 require (
 	github.com/go-zookeeper/zk v1.0.4
 	github.com/seed-541fafe0/zk v0.0.0
+	go.uber.org/goleak v1.3.0
 )
 
 require (

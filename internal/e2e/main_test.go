@@ -12,6 +12,8 @@ import (
 	"runtime"
 	"syscall"
 	"testing"
+
+	"go.uber.org/goleak"
 )
 
 var against = flag.String("server", "zk", `what the clients talk to: "zk", or "apache" for Debian's ZooKeeper`)
@@ -25,8 +27,13 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
+	before := goleak.IgnoreCurrent()
 	flag.Parse()
 	code := m.Run()
+	if err := goleak.Find(before); code == 0 && err != nil {
+		fmt.Println(err)
+		code = 1
+	}
 	printTable(os.Stdout)
 	if code == 0 && *against == "zk" && flag.Lookup("test.run").Value.String() == "" {
 		if err := compareTable("../../docs/compatibility.md"); err != nil {

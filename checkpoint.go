@@ -13,15 +13,17 @@ const (
 	// under way at a time.
 	recentChecks = 128
 
-	// checkpointEvery is how many requests lie between two digests that are kept for operators.
-	checkpointEvery = 1024
+	// checkpointEvery is how many requests lie between two digests that are kept for operators, and keptChecks how many
+	// of those there are, as in ZooKeeper (OP-77).
+	checkpointEvery = 128
+	keptChecks      = 1024
 )
 
 // checkpoints are the digests that a member remembers. The zero value is ready to use.
 type checkpoints struct {
 	recent [recentChecks]checkpoint // after each of the last frames, a ring
 	last   int                      // the newest in it
-	kept   [4]checkpoint            // one for every checkpointEvery requests, the newest last
+	kept   []checkpoint             // one for every checkpointEvery requests, the newest last; up to twice keptChecks
 }
 
 // add remembers the one of a frame that took a zxid. A frame without requests must leave none: a configuration changes
@@ -29,11 +31,21 @@ type checkpoints struct {
 func (c *checkpoints) add(now checkpoint) {
 	c.last = (c.last + 1) % recentChecks
 	c.recent[c.last] = now
-	if last := c.kept[len(c.kept)-1]; now.zxid-last.zxid >= checkpointEvery || now.zxid/checkpointEvery != last.zxid/checkpointEvery {
-		copy(c.kept[:], c.kept[1:])
-		c.kept[len(c.kept)-1] = now
+	var last Zxid
+	if len(c.kept) > 0 {
+		last = c.kept[len(c.kept)-1].zxid
 	}
+	if now.zxid/checkpointEvery == last/checkpointEvery {
+		return
+	}
+	if len(c.kept) == 2*keptChecks {
+		c.kept = append(c.kept[:0], c.kept[keptChecks:]...)
+	}
+	c.kept = append(c.kept, now)
 }
+
+// list returns those kept for operators.
+func (c *checkpoints) list() []checkpoint { return c.kept[max(0, len(c.kept)-keptChecks):] }
 
 func (c *checkpoints) newest() checkpoint { return c.recent[c.last] }
 
@@ -65,15 +77,13 @@ type StateDigest struct {
 	Sum  uint64
 }
 
-// Digests returns a few of the digests that members compare with their leader's, the oldest first: one for every 1,024
-// requests or so, so that an operator who asks one member after the other finds the same zxids. Members that have
-// applied the same log have the same ones at the same zxids.
+// Digests returns the digests as of the first entry of the log after every 128 requests, of up to 1,024 of them, the
+// oldest first, so that an operator who asks one member after the other finds the same zxids (OP-77). Members that have
+// applied the same log have the same ones at the same zxids. They are kept in memory: a member has those since it started.
 func (m *Member) Digests() (list []StateDigest) {
 	m.fsm.reading(func() {
-		for _, c := range m.fsm.checks.kept {
-			if c.zxid != 0 {
-				list = append(list, StateDigest{c.zxid, c.sum})
-			}
+		for _, c := range m.fsm.checks.list() {
+			list = append(list, StateDigest{c.zxid, c.sum})
 		}
 	})
 	return list

@@ -5,7 +5,6 @@ package zk
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"testing"
 	"testing/synctest"
@@ -85,10 +84,24 @@ func TestCheckpoints(t *testing.T) {
 			t.Errorf("%v: %v", x.leader, err)
 		}
 	}
-	for z := Zxid(1001); z <= 6000; z++ {
+}
+
+// For operators there is one digest for every 128 requests, the first after them, and no more than 1,024 of them (OP-77).
+func TestKeptDigests(t *testing.T) {
+	var c checkpoints
+	for z := Zxid(1); z < 128*3000; z += 5 {
 		c.add(checkpoint{z, uint64(z)})
+		if list := c.list(); z < 128 && len(list) > 0 || len(list) > 1024 || len(c.kept) > 2048 {
+			t.Fatalf("%d at %v", len(list), z)
+		}
 	}
-	if got := fmt.Sprint(c.kept); got != "[{2048 2048} {3072 3072} {4096 4096} {5120 5120}]" {
-		t.Errorf("kept for operators are %v", got)
+	list := c.list()
+	if len(list) != 1024 || list[1023].zxid/128 != 2999 {
+		t.Fatalf("%d, the last at %v", len(list), list[len(list)-1].zxid)
+	}
+	for i, k := range list {
+		if i > 0 && k.zxid/128 != list[i-1].zxid/128+1 || k.zxid%128 >= 5 || k.sum != uint64(k.zxid) {
+			t.Fatalf("%v follows %v", k, list[max(0, i-1)])
+		}
 	}
 }

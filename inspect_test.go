@@ -31,12 +31,12 @@ func TestDigests(t *testing.T) {
 		}
 		must(t, b.WaitZxid(ctx, s.LastZxid()))
 		mine, theirs := a.Digests(), b.Digests()
-		if len(mine) < 2 || fmt.Sprint(mine) != fmt.Sprint(theirs) {
+		if len(mine) < 2 || fmt.Sprint(mine) != fmt.Sprint(theirs) { // OP-77
 			t.Errorf("digests %v and %v", mine, theirs)
 		}
 		for i := 1; i < len(mine); i++ {
-			if mine[i].Zxid <= mine[i-1].Zxid {
-				t.Errorf("digests %v are not in order", mine)
+			if mine[i].Zxid/128 <= mine[i-1].Zxid/128 {
+				t.Errorf("digests %v are not one for every 128 requests, in order", mine)
 			}
 		}
 	})

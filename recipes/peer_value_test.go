@@ -395,9 +395,11 @@ func TestPeer58LeakedCaches(t *testing.T) {
 			cancel()
 		}
 		synctest.Wait()
-		if n := runtime.NumGoroutine(); n > goroutines || c.Member(0).Stats().Watches != 0 { // CACHE-L4, PEER-58
-			t.Errorf("%d goroutines, were %d; %d watches", n, goroutines, c.Member(0).Stats().Watches)
+		if n := c.Member(0).Stats().Watches; n != 0 { // CACHE-L4, PEER-58
+			t.Errorf("%d watches", n)
 		}
+		// The runtime's own, which come and go with its cleanups, are counted as well.
+		eventually(t, "goroutines are left", func() bool { return runtime.NumGoroutine() <= goroutines })
 		k := cached(t, ctx, s, "/absent", 0)
 		reads := c.Member(0).Stats().Reads
 		time.Sleep(10 * time.Minute)

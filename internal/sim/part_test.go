@@ -53,6 +53,7 @@ func (r *run) kinds() []part {
 		r.cachePart(),
 		r.presencePart(),
 		r.leasePart(),
+		r.registryPart(),
 	}
 }
 

@@ -157,6 +157,7 @@ func (m *Member) founded() bool { return m.ClusterID() != "" }
 
 // afterConfig runs when a configuration is committed, or found in a snapshot.
 func (m *Member) afterConfig(servers []server) {
+	signal(m.reshaped)
 	self := false
 	var others []string
 	for _, s := range servers {

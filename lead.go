@@ -5,6 +5,7 @@ package zk
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -96,6 +97,7 @@ func (m *Member) follow() {
 				l = m.accede(m.raft.CurrentTerm(), l)
 			}
 		case <-seen:
+		case <-m.reshaped:
 		case <-m.stop:
 			return
 		}
@@ -192,7 +194,7 @@ func (m *Member) noteRole() {
 		info.Role = RoleStopped
 	default:
 		info.Role = RoleFollower
-		if !m.isVoter(m.cfg.ID) {
+		if !m.votes() {
 			info.Role = RoleNonVoter
 		}
 	}
@@ -215,6 +217,15 @@ func (m *Member) setRoleLocked(info RoleInfo) {
 	if hook := m.cfg.Hooks.RoleChanged; hook != nil {
 		hook(info)
 	}
+}
+
+// votes reports whether this member has a vote. One that comes after its peers have founded the ensemble has no
+// configuration until a leader sends it: then it is what Peers says. Who joins has no vote before.
+func (m *Member) votes() bool {
+	if len(m.configuration()) > 0 {
+		return m.isVoter(m.cfg.ID)
+	}
+	return len(m.cfg.Join) == 0 && slices.ContainsFunc(m.cfg.Peers, func(p Peer) bool { return p.ID == m.cfg.ID && p.Voter })
 }
 
 // isVoter asks raft's newest configuration.

@@ -36,6 +36,7 @@ type Member struct {
 	lead        atomic.Pointer[leadership] // nil while another member leads
 	rounds      confirmer
 	booted      chan struct{} // closed when raft runs
+	reshaped    chan struct{} // a configuration was committed, for follow
 	overQuota   seldom        // what was warned of
 	overflowed  seldom
 	suspended   seldom
@@ -78,7 +79,7 @@ func Open(ctx context.Context, cfg Config) (*Member, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &Member{cfg: cfg, log: quietLogger(cfg.Logger), hung: make(chan struct{}), done: make(chan struct{}), booted: make(chan struct{}), changed: make(chan struct{})}
+	m := &Member{cfg: cfg, log: quietLogger(cfg.Logger), hung: make(chan struct{}), done: make(chan struct{}), booted: make(chan struct{}), reshaped: make(chan struct{}, 1), changed: make(chan struct{})}
 	m.life, m.kill = context.WithCancel(context.Background())
 	m.stop = m.life.Done()
 	if err := m.open(ctx); err != nil {
@@ -126,6 +127,7 @@ func (m *Member) open(ctx context.Context) (err error) {
 	if err := m.boot(ctx); err != nil {
 		return err
 	}
+	m.noteRole() // so that nobody sees it without one; from now on follow does
 	m.work.Go(m.writes.run)
 	m.work.Go(m.follow)
 	m.work.Go(m.keep)

@@ -238,11 +238,24 @@ func (c *conn) submitLocked() {
 			if c.done == nil {
 				c.done = make(chan *zk.Call, maxFlying)
 			}
-			r.call = c.listener.Go(c.ctx, c.done, r.ops...)
+			r.call = c.submit(r)
 			c.flying++
 		}
 		c.queue.unsent = i + 1
 	}
+}
+
+// submit hands over a write. If it is to make ephemerals for a local session, and may, the ensemble hears of the session
+// first (SS-23).
+func (c *conn) submit(r *request) *zk.Call {
+	if c.srv.UpgradeLocalSessions && r.ephemeral() {
+		if err := c.listener.Upgrade(c.ctx); err != nil {
+			call := &zk.Call{Ops: r.ops, Error: err}
+			c.done <- call // it has room for every write under way
+			return call
+		}
+	}
+	return c.listener.Go(c.ctx, c.done, r.ops...)
 }
 
 // head returns a copy of the oldest request, having handed it over if it is a write. Where there is none it returns the

@@ -81,6 +81,8 @@ func (c *conn) connect(q *connectRequest) bool {
 	switch {
 	case now == servingReadOnly:
 		session, err = m.ReadOnlySession(cfg)
+	case q.session == 0 && s.LocalSessions:
+		session, err = m.LocalSession(cfg)
 	case q.session == 0:
 		session, err = m.NewSession(ctx, cfg)
 	default:

@@ -129,7 +129,7 @@ func (s *Server) monitor(ctx context.Context) string {
 	say("ephemerals_count", m.Ephemerals)
 	say("approximate_data_size", m.DataBytes)
 	say("global_sessions", m.Sessions)
-	say("local_sessions", s.localSessions())
+	say("local_sessions", m.LocalSessions)
 	say("uptime", st.Uptime.Milliseconds())
 	say("last_client_response_size", sizes.last)
 	say("min_client_response_size", sizes.min)
@@ -171,17 +171,6 @@ func (s *Server) monitor(ctx context.Context) string {
 		say("peer_state", "observing - broadcast")
 	}
 	return b.String()
-}
-
-func (s *Server) localSessions() (n int) {
-	for _, c := range s.all() {
-		c.mu.Lock()
-		if c.session != nil && c.readOnly {
-			n++
-		}
-		c.mu.Unlock()
-	}
-	return n
 }
 
 // descriptors counts the files that the process has open, where the system tells.

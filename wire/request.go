@@ -3,6 +3,7 @@
 package wire
 
 import (
+	"slices"
 	"strings"
 	"time"
 
@@ -109,6 +110,15 @@ func decodeRequest(frame []byte) (r request) {
 		return request{xid: r.xid, op: r.op, size: r.size, code: zk.ErrMarshalling}
 	}
 	return r
+}
+
+// ephemeral tells whether a write asks for an ephemeral in one of the ways that upgrade a local session (SS-23, DM-67).
+func (r *request) ephemeral() bool {
+	switch r.op {
+	case opCreate, opCreate2, opMulti:
+		return slices.ContainsFunc(r.ops, func(o zk.Op) bool { return o.Mode()&zk.Ephemeral != 0 })
+	}
+	return false
 }
 
 func decodePath(d *decoder, r *request) { r.path = d.string() }

@@ -54,6 +54,15 @@ type Server struct {
 	// ReadOnly serves clients that ask for it while there is no leader, from what the member has (SS-26 to SS-30).
 	ReadOnly bool
 
+	// LocalSessions makes every new session a local one, which this member alone knows (SS-22): to open, renew, expire
+	// and close it costs the ensemble nothing, and no other member takes it over. It is for many clients without
+	// ephemerals: those are refused with -120, unless UpgradeLocalSessions is set too.
+	LocalSessions bool
+
+	// UpgradeLocalSessions makes a local session known to the ensemble as soon as it asks for an ephemeral (SS-23): from
+	// then on it is as any other.
+	UpgradeLocalSessions bool
+
 	// Reconfig lets clients with the permission to write /zookeeper/config change the ensemble's members (OP-42).
 	Reconfig bool
 

@@ -34,6 +34,7 @@ type serveFlags struct {
 	perAddress           int
 	words                []string
 	readOnly             bool
+	local, upgradeLocal  bool
 	reconfig             bool
 	tls                  tlsFiles
 	plainToo             bool
@@ -76,6 +77,8 @@ func serveCommand(a *app) *cobra.Command {
 	flags.IntVar(&f.perAddress, "max-connections-per-address", 60, "how many connections one address may have; 0 for any number")
 	flags.StringSliceVar(&f.words, "words", nil, "four-letter words to answer, or *; default srvr, and isro with --read-only-mode")
 	flags.BoolVar(&f.readOnly, "read-only-mode", false, "serve reads, to clients that ask for it, while there is no leader")
+	flags.BoolVar(&f.local, "local-sessions", false, "let new sessions be this member's alone: they cost the ensemble nothing, and have no ephemerals")
+	flags.BoolVar(&f.upgradeLocal, "upgrade-local-sessions", false, "with --local-sessions, let a session have ephemerals: with the first one the ensemble knows it")
 	flags.BoolVar(&f.reconfig, "reconfig", false, "let clients that may write /zookeeper/config change the ensemble's members")
 	flags.StringVar(&f.tls.cert, "tls-cert", "", "certificate, PEM `file`: clients connect over TLS. Needs --tls-key")
 	flags.StringVar(&f.tls.key, "tls-key", "", "its key, PEM `file`")
@@ -129,6 +132,9 @@ func (f *serveFlags) check(given func(string) bool) error {
 		if w != "*" && len(w) != 4 {
 			return usagef("--words %q: they have four letters", w)
 		}
+	}
+	if f.upgradeLocal && !f.local {
+		return usagef("--upgrade-local-sessions needs --local-sessions")
 	}
 	if user, hash, ok := strings.Cut(f.superDigest, ":"); f.superDigest != "" && (!ok || user == "" || hash == "") {
 		return usagef("--super-digest: it is user:base64hash")
@@ -249,6 +255,7 @@ func (f *serveFlags) open(ctx context.Context, cfg zk.Config, clientAddr string)
 	}
 	s := &wire.Server{
 		Member: m, TLS: f.clients, OnePort: f.plainToo, Words: f.words, Tick: f.tick, ReadOnly: f.readOnly, Reconfig: f.reconfig, Logger: cfg.Logger,
+		LocalSessions: f.local, UpgradeLocalSessions: f.upgradeLocal,
 		Limits: wire.Limits{PerAddress: f.perAddress},
 	}
 	if f.perAddress == 0 {

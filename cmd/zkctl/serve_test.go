@@ -40,6 +40,7 @@ func TestBadFlags(t *testing.T) {
 		"--max-connections-per-address -1":                  "--max-connections-per-address",
 		"--words stat,toolong":                              "four letters",
 		"--super-digest nonsense":                           "user:base64hash",
+		"--upgrade-local-sessions":                          "needs --local-sessions",
 		"--log-level loud":                                  "--log-level",
 		"--dev-cluster 0":                                   "from 1 to 7",
 		"--dev-cluster 99":                                  "from 1 to 7",
@@ -140,6 +141,23 @@ func TestServeFlags(t *testing.T) {
 	}
 	for _, c := range append(conns, nc) {
 		c.Close()
+	}
+}
+
+// TestLocalSessions asks for ephemerals where new sessions are local (SS-22, SS-23).
+func TestLocalSessions(t *testing.T) {
+	script := "create /a\ncreate -e /a/e\nls /a\n"
+	_, addr := serve(t, "--local-sessions")
+	t.Setenv("ZK_SERVERS", addr)
+	r := zkctl(t, script)
+	if r.code == 0 || r.out != "/a\n" || !strings.Contains(r.err, "ephemeral on a local session") {
+		t.Errorf("without an upgrade: %+v", r)
+	}
+	_, addr = serve(t, "--local-sessions", "--upgrade-local-sessions", "--words", "mntr")
+	t.Setenv("ZK_SERVERS", addr)
+	zkctl(t, script).want(t, 0, "/a\n/a/e\ne\n")
+	if text := word(addr, "mntr"); !strings.Contains(text, "zk_global_sessions\t0\n") || !strings.Contains(text, "zk_local_sessions\t0\n") {
+		t.Errorf("mntr:\n%s", text)
 	}
 }
 

@@ -20,10 +20,10 @@ type elections struct {
 	leads    bool
 	since    time.Time // when it came to lead
 	losses   int64
-	election durations
-	catchUp  durations
-	outage   durations
-	leading  durations // outages that ended with this member as the leader
+	election Recorder[time.Duration]
+	catchUp  Recorder[time.Duration]
+	outage   Recorder[time.Duration]
+	leading  Recorder[time.Duration] // outages that ended with this member as the leader
 }
 
 // start is called once, when the member begins to look for a leader.
@@ -61,7 +61,7 @@ func (e *elections) follow(info RoleInfo) {
 		return
 	}
 	e.found, e.term = now, info.Term
-	e.election.add(now.Sub(e.lost))
+	e.election.Add(now.Sub(e.lost))
 	e.caughtUp(now)
 }
 
@@ -77,11 +77,11 @@ func (e *elections) caughtUp(now time.Time) {
 	if e.down.IsZero() || e.found.IsZero() || e.epoch < e.term {
 		return
 	}
-	e.outage.add(now.Sub(e.down))
+	e.outage.Add(now.Sub(e.down))
 	if e.leads {
-		e.leading.add(now.Sub(e.down))
+		e.leading.Add(now.Sub(e.down))
 	} else {
-		e.catchUp.add(now.Sub(e.found))
+		e.catchUp.Add(now.Sub(e.found))
 	}
 	e.down = time.Time{}
 }
@@ -93,5 +93,5 @@ func (e *elections) read(st *Stats) {
 		st.LeaderSince = e.since
 	}
 	st.LeaderLosses = e.losses
-	st.Elections, st.CatchUps, st.Outages, st.LeaderOutages = e.election.read(), e.catchUp.read(), e.outage.read(), e.leading.read()
+	st.Elections, st.CatchUps, st.Outages, st.LeaderOutages = e.election.Summary(), e.catchUp.Summary(), e.outage.Summary(), e.leading.Summary()
 }

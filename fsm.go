@@ -106,7 +106,7 @@ func (f *fsm) applyLog(l *raft.Log) (err error) {
 		default:
 			err = f.applyFrame(l.Data, st)
 			if l.Index > f.old {
-				f.stats.propagation.add(time.Duration(f.wall().UnixMilli()-st.now) * time.Millisecond)
+				f.stats.propagation.Add(time.Duration(f.wall().UnixMilli()-st.now) * time.Millisecond)
 			}
 		}
 	}
@@ -353,7 +353,7 @@ func (s *fsmSnapshot) Persist(sink raft.SnapshotSink) error {
 	if err := sink.Close(); err != nil {
 		return err
 	}
-	s.fsm.stats.snapshots.add(time.Since(began))
+	s.fsm.stats.snapshots.Add(time.Since(began))
 	return nil
 }
 

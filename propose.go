@@ -384,7 +384,7 @@ func (m *Member) propose(ctx context.Context, lead *leadership, fr *frame, data 
 		return o != nil && (o.incarnation > fr.incarnation || o.incarnation == fr.incarnation && o.last >= fr.number)
 	})
 	if err == nil {
-		m.stats.commit.add(time.Since(began))
+		m.stats.commit.Add(time.Since(began))
 	}
 	return err
 }

@@ -7,8 +7,6 @@ import (
 	"iter"
 	"sync/atomic"
 	"time"
-
-	"github.com/seed-541fafe0/zk/internal/summary"
 )
 
 // Role is what a member is in its ensemble.
@@ -87,8 +85,8 @@ type counters struct {
 	waiting, snapshotsSent, expired, ttls, reaped                                atomic.Int64
 	faults, mismatches                                                           atomic.Int64
 	loading, loaded                                                              atomic.Int64
-	latency, commit, apply, propagation, written, snapshots                      durations
-	proposals                                                                    summary.Recorder
+	latency, commit, apply, propagation, written, snapshots                      Recorder[time.Duration]
+	proposals                                                                    Recorder[int64]
 	elections                                                                    elections
 }
 
@@ -107,7 +105,7 @@ func (c *counters) wrote(took time.Duration, code Code) {
 	if code != 0 {
 		c.failures.Add(1)
 	}
-	c.latency.add(took)
+	c.latency.Add(took)
 }
 
 // answered notes a write that has its outcome.
@@ -141,7 +139,7 @@ func (m *Member) Stats() Stats {
 	st.Watches, st.WatchOverflows = int64(n), overflows
 	c.summarize(&st)
 	for kind, to := range map[EventType]*Summary[int64]{EventCreated: &st.Created, EventDeleted: &st.Deleted, EventChanged: &st.Changed, EventChildren: &st.Children} {
-		*to = Summary[int64](summary.Read[int64](&m.watches.told[kind]))
+		*to = m.watches.told[kind].Summary()
 	}
 	return st
 }

@@ -7,8 +7,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-
-	"github.com/seed-541fafe0/zk/internal/summary"
 )
 
 // EventType says what happened to a znode.
@@ -163,7 +161,7 @@ type watchTable struct {
 	serial    uint64
 	count     int
 	overflows int64
-	told      [EventChildren + 1]summary.Recorder // how many watchers each change was told to, by its kind
+	told      [EventChildren + 1]Recorder[int64] // how many watchers each change was told to, by its kind
 }
 
 func newWatchTable() *watchTable {

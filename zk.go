@@ -93,7 +93,7 @@ func (m *Member) open(ctx context.Context) (err error) {
 	began := time.Now()
 	m.stats.elections.start()
 	if m.store, err = openStore(storeConfig{
-		ID: m.cfg.ID, Dir: m.cfg.Dir, Storage: m.cfg.Storage, Logger: m.log, Fail: m.storeFailed, Wrote: m.stats.written.add,
+		ID: m.cfg.ID, Dir: m.cfg.Dir, Storage: m.cfg.Storage, Logger: m.log, Fail: m.storeFailed, Wrote: m.stats.written.Add,
 	}); err != nil {
 		return err
 	}
@@ -103,7 +103,7 @@ func (m *Member) open(ctx context.Context) (err error) {
 	m.watches.overflowed = m.watchOverflow
 	m.writes = newProposer(m)
 	m.fsm = newFSM(m.cfg.ID, m.incarnation, m.watches, m.writes, m.stop)
-	m.fsm.events = fsmEvents{applied: m.afterApply, epoch: m.afterEpoch, configured: m.afterConfig, fail: m.fail, expired: m.sessionEnded, slow: m.slowApply, took: m.stats.apply.add, overSoft: m.overSoft, restored: m.clock.raise}
+	m.fsm.events = fsmEvents{applied: m.afterApply, epoch: m.afterEpoch, configured: m.afterConfig, fail: m.fail, expired: m.sessionEnded, slow: m.slowApply, took: m.stats.apply.Add, overSoft: m.overSoft, restored: m.clock.raise}
 	m.fsm.stats, m.fsm.wall = &m.stats, m.cfg.Now
 	m.keeper.wake = make(chan struct{}, 1)
 	m.clock.start(m.cfg.Now)

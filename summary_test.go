@@ -1,34 +1,30 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package summary
+package zk
 
 import (
 	"math"
 	"sync"
 	"testing"
 	"time"
-
-	"go.uber.org/goleak"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // OP-20: a summary is a count, a sum, the extremes and quantiles.
 func TestRecorder(t *testing.T) {
-	var r Recorder
-	if got := Read[int64](&r); got != (Of[int64]{}) || r.Last() != -1 {
-		t.Errorf("nothing was added: %+v, last %d", got, r.Last())
+	var r Recorder[time.Duration]
+	if got := r.Summary(); got != (Summary[time.Duration]{}) || r.Last() != -1 {
+		t.Errorf("nothing was added: %+v, last %v", got, r.Last())
 	}
 	var all sync.WaitGroup
 	for i := range 10 {
 		all.Go(func() {
 			for v := i; v < 1000; v += 10 {
-				r.Add(int64(v + 1))
+				r.Add(time.Duration(v + 1))
 			}
 		})
 	}
 	all.Wait()
-	got := Read[time.Duration](&r)
+	got := r.Summary()
 	if got.Count != 1000 || got.Sum != 500500 || got.Min != 1 || got.Max != 1000 {
 		t.Errorf("%+v", got)
 	}
@@ -42,10 +38,10 @@ func TestRecorder(t *testing.T) {
 	}
 	r.Add(7)
 	if r.Last() != 7 {
-		t.Errorf("the last is %d", r.Last())
+		t.Errorf("the last is %v", r.Last())
 	}
 	r.Add(-1)
-	if got := Read[int64](&r); got.Min != 0 || got.Count != 1002 {
+	if got := r.Summary(); got.Min != 0 || got.Count != 1002 {
 		t.Errorf("after what is below 0: %+v", got)
 	}
 }
@@ -53,13 +49,13 @@ func TestRecorder(t *testing.T) {
 // One value is all quantiles of itself, and none falls out of the buckets.
 func TestBuckets(t *testing.T) {
 	for _, v := range []int64{0, 1, 2, 3, 4, 5, 7, 8, 1000, 1<<40 + 1, math.MaxInt64} {
-		var r Recorder
+		var r Recorder[int64]
 		r.Add(v)
-		if got := Read[int64](&r); got.P50 != v || got.P999 != v || got.Count != 1 {
+		if got := r.Summary(); got.P50 != v || got.P999 != v || got.Count != 1 {
 			t.Errorf("%d: %+v", v, got)
 		}
-		if i := bucket(v); v > 0 && (floor(i) > v || i+1 < buckets && v >= 8 && floor(i+1) <= v) {
-			t.Errorf("%d is in bucket %d, from %d", v, i, floor(i))
+		if i := bucketOf(v); v > 0 && (bucketFloor(i) > v || i+1 < recorderBuckets && v >= 8 && bucketFloor(i+1) <= v) {
+			t.Errorf("%d is in bucket %d, from %d", v, i, bucketFloor(i))
 		}
 	}
 }

@@ -59,6 +59,7 @@ const catchUp = 200 * time.Millisecond
 // connect opens a session, or attaches one (WP-13, WP-14).
 func (c *conn) connect(q *connectRequest) bool {
 	s, m := c.srv, c.srv.Member
+	s.stats.asked(q.session)
 	ctx, cancel := context.WithDeadline(c.ctx, c.until)
 	defer cancel()
 	now := s.state.now()

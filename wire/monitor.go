@@ -141,6 +141,7 @@ func (s *Server) monitor(ctx context.Context) string {
 		say("open_file_descriptor_count", open)
 		say("max_file_descriptor_count", most)
 	}
+	s.measured(ctx, mode, &st, &m, say)
 	config := s.ensemble(ctx)
 	if config == "" {
 		say("quorum_size", 1)

@@ -102,7 +102,7 @@ func (c *conn) reply(r *request) bool {
 	}
 	binary.BigEndian.PutUint32(c.out[start:], uint32(len(c.out)-start-4))
 	replyHeader{r.xid, int64(shown), visible(code)}.append(c.out[start+4 : start+4 : start+4+replyHeaderSize])
-	c.account(r, zxid, len(c.out)-start)
+	c.account(r, code, zxid, len(c.out)-start)
 
 	if r.last || code == zk.ErrAuthFailed || code == zk.ErrAuthRequired {
 		if r.code != 0 || r.op == opAuth {
@@ -141,10 +141,12 @@ func (c *conn) tell(events []zk.Event) {
 // appendEvent appends an event's frame (WP-22, WT-17, WT-18).
 func (c *conn) appendEvent(b []byte, ev *zk.Event) []byte {
 	e := watcherEvent{eventKind(ev.Type), stateConnected, ev.Path}
-	b = appendInt(b, int32(replyHeaderSize+12+len(ev.Path)))
+	size := replyHeaderSize + 12 + len(ev.Path)
+	b = appendInt(b, int32(size))
 	b = replyHeader{xid: xidEvent, zxid: int64(ev.Zxid)}.append(b)
 	c.usage.sent()
 	c.srv.stats.sent.Add(1)
+	c.srv.stats.bytesTold.Add(int64(4 + size))
 	return e.append(b)
 }
 
@@ -164,10 +166,10 @@ func (c *conn) hear(ev zk.Event) {
 }
 
 // account counts an answer.
-func (c *conn) account(r *request, zxid zk.Zxid, size int) {
+func (c *conn) account(r *request, code zk.Code, zxid zk.Zxid, size int) {
 	took := time.Since(r.at)
 	c.usage.answered(r, zxid, took)
-	if c.srv.stats.answered(took, size) {
+	if c.srv.stats.answered(r, code, took, size) {
 		c.srv.noise.say("answer of more than 1 MiB: many clients do not take it", c.addr) // DM-92
 	}
 }

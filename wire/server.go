@@ -205,6 +205,7 @@ func (s *Server) accept(nc net.Conn, p port) {
 }
 
 func (s *Server) forget(c *conn) {
+	s.stats.ended(c)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.conns, c)

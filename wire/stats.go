@@ -31,16 +31,41 @@ type Stats struct {
 	AuthFailed   int64 // identities refused
 	Large        int64 // answers of more than 1 MiB, which Java's client does not take (DM-92)
 	Panics       int64 // faults of this package, each of which cost one connection
+
+	Connects  int64 // requests for a session
+	Attaches  int64 // of those, the ones for a session that was there already
+	Dropped   int64 // connections with a session that ended before the client had closed it
+	Silent    int64 // connections that ended because no session was asked for in time
+	TooLong   int64 // connections closed because of a request that is longer than Limits.Frame
+	Throttled int64 // requests refused because a queue was full
+
+	BytesReceived, BytesSent, EventBytes int64 // of requests, their answers, and events
+	Reads, Updates                       zk.Summary[time.Duration]
+	Requests                             map[string]int64 // answered, by what mntr calls them
+	Namespaces                           map[string]NamespaceStats
+}
+
+// NamespaceStats is what was asked for below one child of the root. A transaction counts where its first step is, and a
+// read if it is of one znode. At most 256 namespaces have counters; a server does not count those that it meets later.
+type NamespaceStats struct {
+	Read          zk.Summary[int64] // bytes of answers to reads
+	Written       zk.Summary[int64] // bytes of writes that were applied
+	QuotaExceeded int64             // writes refused by a quota
 }
 
 // counters are written from everywhere.
 type counters struct {
 	outstanding, received, sent                                atomic.Int64
 	rejected, refused, broken, slow, authFailed, large, panics atomic.Int64
+	connects, attaches, dropped, silent, tooLong, throttled    atomic.Int64
+	bytesIn, bytesOut, bytesTold                               atomic.Int64
+	reads, updates                                             zk.Recorder[time.Duration]
+	requests                                                   [128]atomic.Int64 // by the low bits of the opcode
 
-	mu        sync.Mutex // guards the fields below
-	latency   latency
-	responses sizes
+	mu         sync.Mutex // guards the fields below
+	latency    latency
+	responses  sizes
+	namespaces map[string]*namespace
 }
 
 // latency sums up durations.
@@ -77,15 +102,30 @@ func (s *sizes) add(n int) {
 }
 
 // answered counts an answer, and reports whether it is a large one.
-func (k *counters) answered(took time.Duration, size int) (large bool) {
+func (k *counters) answered(r *request, code zk.Code, took time.Duration, size int) (large bool) {
 	k.sent.Add(1)
+	k.bytesIn.Add(int64(4 + r.size))
+	k.bytesOut.Add(int64(size))
 	if large = size > 1<<20; large {
 		k.large.Add(1)
+	}
+	if code == zk.ErrThrottled {
+		k.throttled.Add(1)
+	}
+	if r.code != zk.ErrUnimplemented {
+		k.requests[r.op&127].Add(1)
+	}
+	switch {
+	case r.kind == kindWrite, r.op == opAuth, r.op == opCloseSession, r.op == opReconfig:
+		k.updates.Add(took)
+	case r.kind == kindRead:
+		k.reads.Add(took)
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.latency.add(took)
 	k.responses.add(size)
+	k.placeLocked(r, code, size)
 	return large
 }
 
@@ -109,11 +149,18 @@ func (s *Server) Stats() Stats {
 	k.mu.Lock()
 	l := k.latency
 	k.mu.Unlock()
+	requests, namespaces := map[string]int64{}, k.places()
+	for op, name := range requestNames {
+		requests[name] = k.requests[op&127].Load()
+	}
 	return Stats{
 		Connections: n, Outstanding: k.outstanding.Load(), Received: k.received.Load(), Sent: k.sent.Load(),
 		MinLatency: l.min, AvgLatency: l.avg(), MaxLatency: l.max, Uptime: time.Since(s.began),
 		Rejected: k.rejected.Load(), Refused: k.refused.Load(), RuleBreakers: k.broken.Load(), SlowReaders: k.slow.Load(),
 		AuthFailed: k.authFailed.Load(), Large: k.large.Load(), Panics: k.panics.Load(),
+		Connects: k.connects.Load(), Attaches: k.attaches.Load(), Dropped: k.dropped.Load(), Silent: k.silent.Load(), TooLong: k.tooLong.Load(), Throttled: k.throttled.Load(),
+		BytesReceived: k.bytesIn.Load(), BytesSent: k.bytesOut.Load(), EventBytes: k.bytesTold.Load(),
+		Reads: k.reads.Summary(), Updates: k.updates.Summary(), Requests: requests, Namespaces: namespaces,
 	}
 }
 

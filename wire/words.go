@@ -179,7 +179,8 @@ func (s *Server) summary(ctx context.Context) string {
 		st.MinLatency.Milliseconds(), double(millis(st.AvgLatency)), st.MaxLatency.Milliseconds(), st.Received, st.Sent,
 		st.Connections, st.Outstanding, m.Applied, mode, m.Znodes+1) // DM-16
 	if mode == "leader" {
-		text += "Proposal sizes last/min/max: -1/-1/-1\n" // they are not kept
+		last, least, most := proposalSizes(m)
+		text += fmt.Sprintf("Proposal sizes last/min/max: %d/%d/%d\n", last, least, most)
 	}
 	return text
 }

@@ -45,7 +45,7 @@ func TestWords(t *testing.T) {
 		{"wchs", `1 connections watching 1 paths\nTotal watches:1\n`},
 		{"wchc", id + `\n\t/e\n\n`},
 		{"wchp", `/e\n\t` + id + `\n\n`},
-		{"mntr", `(zk_[a-z_]+\t.+\n)+`},
+		{"mntr", `(zk_[a-z0-9_]+\t.+\n)+`},
 		{"hash", ``},
 		{"gtmk", `306`},
 		{"crst", `Connection stats reset\.\n`},

@@ -88,36 +88,39 @@ func (g *ledger) work(t *testing.T, ctx context.Context, l *recipes.Lock, try bo
 
 // A holder that is cut off is told so before anybody else is granted the lock.
 func TestPeer01HolderGoesOn(t *testing.T) {
-	seeds := 40
+	seeds := size(1000, 40)
 	if testing.Short() {
 		seeds = 10
 	}
-	bubble(t, 3, zktest.Config{Base: zk.Config{SessionTimeout: 2 * time.Second}}, func(t *testing.T, ctx context.Context, c *zktest.Cluster) {
-		for seed := range seeds {
-			r := rand.New(rand.NewPCG(uint64(seed), 1))
-			at := r.IntN(3) // leader or not
-			l, other := recipes.NewLock(c.Member(at), "/l"), recipes.NewLock(c.Member((at+1)%3), "/l")
-			h := acquire(t, ctx, l)
-			next := queue(t, ctx, other)
-			lost := stopwatch(h.Lost())
-			time.Sleep(rand.N(3 * time.Second))
-			c.Isolate(at)
-			a := soon(t, "not granted", next)
-			must(t, a.err)
-			if h.Valid() { // PEER-01, HELD-S1, E2
-				t.Fatal("valid beside the next")
+	const each = 100 // in one ensemble
+	for from := 0; from < seeds; from += each {
+		bubble(t, 3, zktest.Config{Base: zk.Config{SessionTimeout: 2 * time.Second}}, func(t *testing.T, ctx context.Context, c *zktest.Cluster) {
+			for seed := from; seed < min(from+each, seeds); seed++ {
+				r := rand.New(rand.NewPCG(uint64(seed), 1))
+				at := r.IntN(3) // leader or not
+				l, other := recipes.NewLock(c.Member(at), "/l"), recipes.NewLock(c.Member((at+1)%3), "/l")
+				h := acquire(t, ctx, l)
+				next := queue(t, ctx, other)
+				lost := stopwatch(h.Lost())
+				time.Sleep(time.Duration(r.Int64N(int64(3 * time.Second))))
+				c.Isolate(at)
+				a := soon(t, "not granted", next)
+				must(t, a.err)
+				if h.Valid() { // PEER-01, HELD-S1, E2
+					t.Fatalf("seed %d: valid beside the next", seed)
+				}
+				if at := lost(); !at.Before(a.at) { // PEER-01
+					t.Fatalf("seed %d: lost at %v, the next was granted at %v", seed, at, a.at)
+				}
+				isLost(t, h, zk.ErrSuspended)
+				c.Heal()
+				must(t, a.h.Release(ctx))
+				must(t, h.Release(ctx))
+				must(t, c.Quiesce(ctx))
 			}
-			if at := lost(); !at.Before(a.at) { // PEER-01
-				t.Fatalf("lost at %v, the next was granted at %v", at, a.at)
-			}
-			isLost(t, h, zk.ErrSuspended)
-			c.Heal()
-			must(t, a.h.Release(ctx))
-			must(t, h.Release(ctx))
-			must(t, c.Quiesce(ctx))
-		}
-		residue(t, ctx, c, "/")
-	})
+			residue(t, ctx, c, "/")
+		})
+	}
 }
 
 // Packets vanish without an error: the holder knows within the lease.
@@ -281,7 +284,7 @@ func TestPeer05LeaderDiesAfterCommit(t *testing.T) {
 
 // However many tries fail, and however, they leave nothing.
 func TestPeer06FailedTries(t *testing.T) {
-	n := 2000
+	n := size(10_000, 2000)
 	if testing.Short() {
 		n = 300
 	}
@@ -873,7 +876,7 @@ func TestPeer22Elections(t *testing.T) {
 
 // On a bad network at most one holds it at any time, and tokens increase.
 func TestPeer23BadNetwork(t *testing.T) {
-	seeds, rounds := 6, 25
+	seeds, rounds := size(100, 6), 25
 	if testing.Short() {
 		seeds, rounds = 2, 10
 	}

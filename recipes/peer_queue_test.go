@@ -201,7 +201,7 @@ func TestPeerMemory(t *testing.T) {
 		m := c.Member(0)
 		q := newQueue(session(t, ctx, m))
 		why := errors.New("enough")
-		for range 300 {
+		for range size(10_000, 300) {
 			some, cancel := context.WithCancelCause(ctx)
 			done := started(3, func(int) error { _, err := q.Receive(some); return err })
 			cancel(why)

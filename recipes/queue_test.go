@@ -1135,7 +1135,7 @@ func TestQueueWakesOne(t *testing.T) {
 
 // What dequeuing costs does not depend on how much there is.
 func TestQueueBacklog(t *testing.T) {
-	backlog := 100_000
+	backlog := size(1_000_000, 100_000)
 	if testing.Short() {
 		backlog = 20_000
 	}
@@ -1213,9 +1213,10 @@ func TestQueueHeap(t *testing.T) {
 			return st.HeapAlloc
 		}
 		before := cycles(6000) // its pools and buffers have their size then
-		after := cycles(5000)
+		n := size(1_000_000, 5000)
+		after := cycles(n)
 		if grown := int64(after) - int64(before); grown > 256<<10 { // Q-L4, PEER-52
-			t.Errorf("the heap grew by %d bytes in 5,000 cycles", grown)
+			t.Errorf("the heap grew by %d bytes in %d cycles", grown, n)
 		}
 		st := m.Stats()
 		if st.Watches != 0 || st.Ephemerals != 0 {

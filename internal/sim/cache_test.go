@@ -351,7 +351,7 @@ func cacheWrite(ctx context.Context, s *zk.Session, data string, random *rand.Ra
 	case 4, 5, 6:
 		st, err = s.Set(ctx, path, []byte(data), zk.AnyVersion)
 		return path, st, err
-	case 7, 8: // a new one with the same version (P56)
+	case 7, 8: // a new one with the same version (PEER-56)
 		results, err := s.Txn(ctx, zk.OpDelete(path, zk.AnyVersion), zk.OpCreate(path, []byte(data), mode))
 		if err == nil {
 			st = results[1].Stat

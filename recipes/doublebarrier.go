@@ -151,7 +151,7 @@ func (b *DoubleBarrier) ready() string { return join(b.Path, "ready") }
 func (b *DoubleBarrier) gather(ctx context.Context, c *contender) (*Membership, error) {
 	watching, cancel := context.WithCancel(ctx)
 	defer cancel()
-	var own, ready, older <-chan zk.Event // nil where none is armed
+	var own, ready, older, last <-chan zk.Event // nil where none is armed
 	round := zk.Token(0)                  // that created the ready which stands
 	begun := zk.Token(0)                  // that created one since our znode is there, which may be gone
 	for {
@@ -185,7 +185,7 @@ func (b *DoubleBarrier) gather(ctx context.Context, c *contender) (*Membership, 
 		case round != 0: // our round is the next one
 			again, older, err = b.outlast(ctx, watching, c, older)
 		default:
-			again, err = b.begin(ctx, c)
+			again, last, err = b.begin(ctx, watching, c, last)
 		}
 		if m != nil || err != nil {
 			return m, err
@@ -207,6 +207,8 @@ func (b *DoubleBarrier) gather(ctx context.Context, c *contender) (*Membership, 
 			ready, begun = nil, began(ev)
 		case <-older:
 			older = nil
+		case <-last:
+			last = nil
 		case <-ctx.Done():
 			return nil, ended(ctx)
 		}
@@ -222,22 +224,33 @@ func began(ev zk.Event) zk.Token {
 	return 0
 }
 
-// begin creates ready if Size members are there. Again means that something has changed meanwhile.
-func (b *DoubleBarrier) begin(ctx context.Context, c *contender) (again bool, err error) {
+// begin creates ready if Size members are there. Of several that see so many the one that came last does it, and the
+// others watch that one, in case it is gone before it has. Again means that something has changed meanwhile.
+func (b *DoubleBarrier) begin(ctx, watching context.Context, c *contender, last <-chan zk.Event) (again bool, watch <-chan zk.Event, err error) {
+	if last != nil {
+		return false, last, nil
+	}
 	st, _, err := c.s.Exists(ctx, b.Path)
 	if err != nil || st.NumChildren < b.Size {
-		return false, explain(ctx, err)
+		return false, nil, explain(ctx, err)
 	}
 	r, err := b.look(ctx, c.s, c.path, 0)
 	if err != nil {
-		return false, explain(ctx, err)
+		return false, nil, explain(ctx, err)
+	}
+	if r.last > c.token {
+		_, _, watch, err = c.s.GetW(watching, r.newest)
+		if errors.Is(err, zk.ErrNoNode) {
+			return true, nil, nil
+		}
+		return false, watch, explain(ctx, err)
 	}
 	data := fmt.Appendf(nil, "%d members %016x as of %v", r.members, r.digest, r.zxid)
 	_, err = c.s.Txn(ctx, c.guard(), zk.OpCheckAbsent(b.ready()), zk.OpCheckChildren(b.Path, zk.GreaterEq, b.Size), zk.OpCreate(b.ready(), data, zk.Persistent))
 	if err != nil && !errors.Is(err, zk.ErrGuard) {
-		return false, explain(ctx, err)
+		return false, nil, explain(ctx, err)
 	}
-	return true, nil
+	return true, nil, nil
 }
 
 // outlast watches a member of the round that is under way, so that its end is seen even if all its members crash; when
@@ -264,7 +277,9 @@ type room struct {
 	zxid    zk.Zxid
 	round   zk.Token // created the ready that stands; 0 if none does
 	members int
-	digest  uint64 // of the members' names
+	digest  uint64   // of the members' names
+	newest  string   // the member that came last
+	last    zk.Token // that created it
 
 	// The members of the round that was asked for, one excepted; with AllowLate all members while its ready stands.
 	others          int
@@ -297,12 +312,15 @@ func (b *DoubleBarrier) look(ctx context.Context, s *zk.Session, self string, ro
 			}
 			r.members++
 			fmt.Fprintln(hash, name)
-			if path == self || of == 0 {
-				continue
-			}
-			if z, err := v.Get(path); err != nil {
+			z, err := v.Get(path)
+			if err != nil {
 				return err
-			} else if !late && zk.Token(z.Stat.Czxid) > of {
+			}
+			came := zk.Token(z.Stat.Czxid)
+			if came > r.last {
+				r.newest, r.last = path, came
+			}
+			if path == self || of == 0 || !late && came > of {
 				continue
 			}
 			if r.others++; r.lowest == "" {

@@ -106,8 +106,14 @@ func (x *tenancies) check() error {
 	return nil
 }
 
-// freed tells whether somebody has deleted a, or what the same holder may have got since, before b was got.
+// freed tells whether somebody may have deleted a before b was got, or what the same holder may have got since, which may
+// have been for less time.
 func (x *tenancies) freed(a, b tenancy) bool {
+	for _, t := range x.list {
+		if t.slot == "" && t.lease == a.lease && t.holder == a.holder && t.call < b.returned {
+			return true
+		}
+	}
 	for token, gone := range x.removed {
 		if token >= a.token && token < b.token && gone.slot == a.slot && gone.call < b.returned {
 			return true
@@ -162,7 +168,7 @@ func (c *leaseCheck) client(client int, random *rand.Rand) {
 		var held *recipes.Held
 		for more := true; more; more = random.IntN(3) > 0 && sleep(c.r.ctx, millis(random.IntN(3000))) {
 			ctx, cancel := context.WithTimeout(c.r.ctx, millis(1+random.IntN(2500)))
-			if h := c.try(ctx, m, l); h != nil && h != held {
+			if h := c.try(ctx, m, l, random.IntN(3) == 0); h != nil && h != held {
 				held = h
 				c.r.work.Go(func() { c.follow(h, m, l) })
 			}
@@ -180,13 +186,15 @@ func (c *leaseCheck) client(client int, random *rand.Rand) {
 	}
 }
 
-// try asks for a lease, or renews it, and notes what became of that.
-func (c *leaseCheck) try(ctx context.Context, m *zk.Member, l *recipes.TimedLease) *recipes.Held {
+// try asks for a lease, or renews it, and notes what became of that. If it is dated it is known when that was.
+func (c *leaseCheck) try(ctx context.Context, m *zk.Member, l *recipes.TimedLease, dated bool) *recipes.Held {
 	s, err := m.Session(ctx)
 	if err != nil {
 		return nil
 	}
-	c.stamp(s.Set(ctx, "/fenced", nil, zk.AnyVersion))
+	if dated {
+		c.stamp(s.Set(ctx, "/fenced", nil, zk.AnyVersion))
+	}
 	c.mu.Lock()
 	t, began := tenancy{lease: l.Path, holder: l.Holder, call: c.h.now()}, c.newest
 	c.mu.Unlock()
@@ -363,7 +371,7 @@ func (c *leaseCheck) finish(ctx context.Context, s *zk.Session) error {
 			m := c.r.c.Member(ids[i%len(ids)])
 			l := recipes.NewTimedLease(m, lease, fmt.Sprint("last-", i), time.Hour)
 			l.Slots = leaseSlots(lease)
-			return c.try(ctx, m, l)
+			return c.try(ctx, m, l, true)
 		}
 		for i := range leaseSlots(lease) {
 			if h := one(i); h != nil {
@@ -422,6 +430,8 @@ func TestTimedLeaseChecker(t *testing.T) {
 		{"the same holder elsewhere", true, tenancies{list: []tenancy{a, one(0, "a", 3, 3, 9, 20)}}},
 		{"released", true, tenancies{list: []tenancy{a, one(0, "c", 3, 3, 9, 20)}, removed: map[zk.Token]removal{1: {a.slot, s(3), s(4)}}}},
 		{"deleted, after the same holder had got it elsewhere", true, tenancies{list: []tenancy{a, one(0, "c", 4, 4, 9, 20)}, removed: map[zk.Token]removal{3: {a.slot, s(3), 0}}}},
+		{"the same holder may have got it elsewhere", true, tenancies{list: []tenancy{b, maybe, one(1, "c", 4, 4, 9, 20)}}},
+		{"another one may have got it elsewhere", false, tenancies{list: []tenancy{a, maybe, one(0, "c", 4, 4, 9, 20)}}},
 		{"deleted in another slot", false, tenancies{list: []tenancy{a, one(0, "c", 4, 4, 9, 20)}, removed: map[zk.Token]removal{3: {b.slot, s(3), 0}}}},
 		{"released later", false, tenancies{list: []tenancy{a, one(0, "c", 3, 3, 5, 20)}, removed: map[zk.Token]removal{1: {a.slot, s(6), s(7)}}}},
 		{"valid until the other has got it", true, tenancies{list: []tenancy{a, one(0, "c", 3, 3, 10, 20)}, valid: map[zk.Token]int64{1: s(10)}}},

@@ -391,6 +391,49 @@ func TestTTLPresence(t *testing.T) {
 	})
 }
 
+// The time of a new leader may be behind what the members have made of the last one's, because nobody told it how long there
+// was none. A keeper does not take its own write for old by that, and write again and again.
+func TestTTLPresenceOfALeaderThatIsBehind(t *testing.T) {
+	const ttl = 3 * time.Second
+	behind := func(i int, cfg *zk.Config) {
+		cfg.Now = func() time.Time { return time.Now().Add(-time.Duration(i) * time.Hour) }
+	}
+	bubble(t, 3, zktest.Config{Configure: behind}, func(t *testing.T, ctx context.Context, c *zktest.Cluster) {
+		c.Network().Latency(10*time.Millisecond, 10*time.Millisecond) // so that a write takes some time
+		if l := leader(t, ctx, c); l != 0 {
+			must(t, c.Member(l).TransferLeadership(ctx, zktest.Name(0)))
+		}
+		var keepers []*recipes.TTLPresence
+		var sessions []*zk.Session
+		for i := 1; i < 3; i++ {
+			sessions = append(sessions, session(t, ctx, c.Member(i)))
+			p := recipes.NewTTLPresence(c.Member(i), "/p", ttl)
+			must(t, p.Start(ctx))
+			keepers = append(keepers, p)
+		}
+		c.Partition([]int{0}, []int{1}, []int{2})
+		time.Sleep(5 * ttl)
+		for _, s := range sessions {
+			s.Now() // it never goes back
+		}
+		must(t, c.Crash(0))
+		c.Heal()
+		l := c.Member(leader(t, ctx, c))
+		must(t, l.Ready(ctx))
+		z := l.Applied()
+		time.Sleep(2 * ttl)
+		if n := l.Applied() - z; n > 2*6+2 { // each for itself, at worst
+			t.Errorf("%d writes", n)
+		}
+		if _, ok, err := session(t, ctx, l).Exists(ctx, "/p"); !ok || err != nil {
+			t.Errorf("it is gone: %v", err)
+		}
+		for _, p := range keepers {
+			must(t, p.Stop(ctx))
+		}
+	})
+}
+
 func TestPresenceArguments(t *testing.T) {
 	bubble(t, 1, zktest.Config{}, func(t *testing.T, ctx context.Context, c *zktest.Cluster) {
 		s := session(t, ctx, c.Member(0))

@@ -31,8 +31,9 @@ type publication struct {
 	news bell          // rung when there is something to write
 
 	// Of the goroutine alone.
-	made    bool    // the znode was created here
-	written zk.Zxid // the last write that is known to have come from here
+	made    bool      // the znode was created here
+	written zk.Zxid   // the last write that is known to have come from here
+	began   time.Time // when that was begun
 
 	mu     sync.Mutex // guards the fields below
 	data   []byte     // that the znode has, or will have
@@ -185,7 +186,9 @@ func (p *publication) maintain(s *zk.Session, path string, st zk.Stat, w wait) (
 		stale = st.Mzxid != p.written
 	}
 	if p.ttl > 0 {
-		age := s.Now().Sub(st.Mtime)
+		// The last write is ours or a later one, so that it is no older than ours. A new leader's time may be behind what
+		// Now has made of the last one's, for as long as there was none: by that alone the znode were old again at once.
+		age := min(s.Now().Sub(st.Mtime), time.Since(p.began))
 		if w.left = p.ttl/3 - max(age, 0); st.Mzxid != p.written { // another goes on, as long as it can
 			w.left += rand.N(p.ttl / 6)
 		}
@@ -226,6 +229,7 @@ func (p *publication) latest() ([]byte, *asking) {
 func (p *publication) write(asked *asking, own *contender, op zk.Op, before ...zk.Op) error {
 	ctx, cancel := context.WithCancel(context.Background()) // as in quit
 	defer cancel()
+	began := time.Now()
 	results, err := own.s.Txn(ctx, append(before, op)...)
 	switch {
 	case conflicting(err) || errors.Is(err, zk.ErrNoNode):
@@ -239,7 +243,7 @@ func (p *publication) write(asked *asking, own *contender, op zk.Op, before ...z
 		r := results[len(results)-1]
 		p.made = p.made || own.token == 0
 		own.path, own.token = r.Path, zk.Token(r.Stat.Czxid)
-		p.own, p.written = own, r.Stat.Mzxid
+		p.own, p.written, p.began = own, r.Stat.Mzxid, began
 	}
 	if asked == nil {
 		return err

@@ -250,7 +250,7 @@ func (m *Member) upgraded(l *live, code Code, sent time.Time) {
 		}
 		m.fsm.endLocked(l, rec) // unless it is there
 	})
-	l.renew(sent)
+	l.renew(sent) // heartbeats that came too early were refused; the leader counts from later than this
 	signal(m.keeper.wake)
 	m.log.Debug("local session upgraded", "session", l.id, "name", l.name)
 }

@@ -344,7 +344,7 @@ func TestUpgradeIsRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	q := request{kind: reqOpen, session: s.id, timeout: 1000} // a session that has the same id by chance
+	q := request{kind: reqOpen, session: s.id, timeout: 60_000} // a session that has the same id by chance
 	if out, err := m.writes.submit(ctx, "open", "", appendRequest(nil, &q)); err != nil || out.code != 0 {
 		t.Fatal(out.code, err)
 	}
@@ -361,9 +361,25 @@ func TestUpgradeIsRefused(t *testing.T) {
 	if !errors.Is(call.Error, ErrSessionMoved) && !errors.Is(call.Error, ErrSessionExpired) {
 		t.Errorf("its write: %v", call.Error)
 	}
-	<-s.Done()
-	if s.State() != StateExpired || !errors.Is(s.Err(), ErrSessionExpired) {
+	if s.State() != StateExpired || !errors.Is(s.Err(), ErrSessionExpired) { // before the answer
 		t.Errorf("%v, %v", s.State(), s.Err())
+	}
+}
+
+// A local session whose time is over cannot be attached, even if its member has not ended it yet (SS-22).
+func TestSilentLocalSession(t *testing.T) {
+	ctx, m, _ := alone(t, Config{})
+	s, err := m.LocalSession(SessionConfig{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := m.Applied()
+	s.mu.Lock()
+	s.touched = s.touched.Add(-s.timeout)
+	s.mu.Unlock()
+	_, err = m.Attach(ctx, s.id, s.Listener().Password(), SessionConfig{})
+	if !errors.Is(err, ErrSessionExpired) || m.Applied() != before || m.Stats().LocalSessions != 0 {
+		t.Errorf("%v, %v applied, and before %v", err, m.Applied(), before)
 	}
 }
 

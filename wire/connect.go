@@ -104,12 +104,11 @@ func (c *conn) connect(q *connectRequest) bool {
 	} else if code := codeOf(err); code != zk.ErrSessionExpired && code != zk.ErrAuthFailed {
 		return false
 	}
-	c.usage.connected(q.timeout, c.timeout)
+	c.usage.connected(m.Applied())
 	c.buffer()
 	b := res.append(append(c.out, 0, 0, 0, 0))
 	binary.BigEndian.PutUint32(b, uint32(len(b)-4))
 	c.out = b
-	c.usage.sent()
 	s.stats.sent.Add(1)
 	if err != nil { // WP-14
 		s.stats.refused.Add(1)

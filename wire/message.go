@@ -41,6 +41,7 @@ const (
 	opSetWatches2     opcode = 105
 	opAddWatch        opcode = 106
 	opWhoAmI          opcode = 107
+	opCreateSession   opcode = -10 // in the word cons alone: clients connect without a header
 	opCloseSession    opcode = -11
 )
 

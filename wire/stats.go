@@ -166,27 +166,27 @@ func (s *Server) Stats() Stats {
 
 // usage is what the word cons tells of a connection.
 type usage struct {
-	mu         sync.Mutex
+	mu         sync.Mutex // guards the fields below
 	recv, send int64
 	latency    latency
-	heard      time.Time
-	asked      int32 // ms
-	last       opcode
-	xid        int64 // -1 before the first
-	zxid       zk.Zxid
-	at         time.Time // of the last answer
+	heard      time.Time // when a request arrived last
+	last       opcode    // of the last answer, as the fields below; 0 before the first
+	xid        int64     // -1 before the first
+	zxid       zk.Zxid   // -1 before the first
+	at         time.Time
 	took       time.Duration
 }
 
+// reset clears what the word crst clears (OP-22).
 func (u *usage) reset() {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.recv, u.send, u.latency, u.took, u.last, u.xid, u.zxid = 0, 0, latency{}, 0, 0, -1, -1
+	u.recv, u.send, u.latency, u.last, u.xid, u.zxid, u.at, u.took = 0, 0, latency{}, 0, -1, -1, time.Time{}, 0
 }
 
 // begin is called once, with the time of the connection.
 func (u *usage) begin(at time.Time) {
-	u.heard, u.at = at, at
+	u.heard = at
 	u.reset()
 }
 
@@ -209,10 +209,14 @@ func (u *usage) sent() {
 	u.send++
 }
 
-func (u *usage) connected(asked int32, _ time.Duration) {
+// connected counts the answer to the request for a session, the last one that was heard.
+func (u *usage) connected(z zk.Zxid) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.asked = asked
+	u.send++
+	u.last, u.xid, u.zxid, u.at = opCreateSession, 0, z, time.Now()
+	u.took = u.at.Sub(u.heard)
+	u.latency.add(u.took)
 }
 
 func (u *usage) answered(r *request, z zk.Zxid, took time.Duration) {

@@ -221,12 +221,19 @@ func (c *conn) line(detailed bool) string {
 		name := "NA"
 		if o := operations[u.last]; o != nil {
 			name = o.name
-		} else if u.last == 0 {
+		} else if u.last == opCreateSession {
 			name = "SESS"
 		}
-		b += fmt.Sprintf(",sid=%v,lop=%s,est=%d,to=%d,lcxid=0x%x,lzxid=%v,lresp=%d,llat=%d,minlat=%d,avglat=%d,maxlat=%d",
-			session.ID(), name, c.began.UnixMilli(), timeout.Milliseconds(), uint64(u.xid), u.zxid, u.at.Sub(c.srv.began).Milliseconds(),
-			u.took.Milliseconds(), u.latency.min.Milliseconds(), u.latency.avg().Milliseconds(), u.latency.max.Milliseconds())
+		b += fmt.Sprintf(",sid=%v,lop=%s,est=%d,to=%d", session.ID(), name, c.began.UnixMilli(), timeout.Milliseconds())
+		if u.xid >= 0 {
+			b += fmt.Sprintf(",lcxid=0x%x", u.xid)
+		}
+		answered := int64(0)
+		if !u.at.IsZero() {
+			answered = u.at.Sub(c.srv.began).Milliseconds()
+		}
+		b += fmt.Sprintf(",lzxid=%v,lresp=%d,llat=%d,minlat=%d,avglat=%d,maxlat=%d", u.zxid, answered, u.took.Milliseconds(),
+			u.latency.min.Milliseconds(), u.latency.avg().Milliseconds(), u.latency.max.Milliseconds())
 	}
 	return b + ")\n"
 }

@@ -91,6 +91,84 @@ func TestWords(t *testing.T) {
 	c.ended()
 }
 
+// The words crst and srst restart what cons and srvr tell of packets and latencies, each its own, and no counter (OP-22).
+func TestResets(t *testing.T) {
+	s := &Server{Member: member(t, zk.Config{}), Words: []string{"*"}, Limits: Limits{PerAddress: 2}}
+	addr := serve(t, s)
+	c := open(t, addr)
+	id := zk.SessionID(c.session).String()
+	alone := func() {
+		t.Helper()
+		eventually(t, "the others have gone", func() bool { return s.Stats().Connections == 1 })
+	}
+	ask := func(w string) string {
+		t.Helper()
+		alone()
+		return dial(t, addr).word(w)
+	}
+	cons := func(want string) {
+		t.Helper()
+		text := ask("cons")
+		if !regexp.MustCompile(`(?m)\(queued=0,` + strings.Replace(want, ",lop=", ",sid="+id+",lop=", 1) + `\)$`).MatchString(text) {
+			t.Errorf("cons has no %s:\n%s", want, text)
+		}
+	}
+	cons(`recved=1,sent=1,lop=SESS,est=\d{13},to=10000,lcxid=0x0,lzxid=0x[1-9a-f][0-9a-f]*,lresp=\d+,llat=\d+,minlat=\d+,avglat=\d+,maxlat=\d+`)
+
+	alone()
+	second, third := dial(t, addr), dial(t, addr)
+	third.ended()
+	must(t, second.nc.Close())
+	alone()
+	stranger := open(t, addr)
+	stranger.want(zk.ErrAuthFailed, opAuth, appendBuffer(appendString(appendInt(nil, 0), "nobody"), nil))
+	stranger.ended()
+	alone()
+	c.want(0, opCreate, createBody("/x", strings.Repeat("x", 5000), 0))
+	c.want(0, opGetData, pathWatch("/x", false))
+	cons(`recved=3,sent=3,lop=GETD,est=\d{13},to=10000,lcxid=0x2,.*`)
+
+	alone()
+	before, was := monitor(t, dial(t, addr)), s.Stats()
+	if was.Received < 4 || was.Sent < 4 || was.MaxLatency == 0 || before.number("max_client_response_size") < 5000 {
+		t.Errorf("%+v, %v", was, before)
+	}
+	if got := ask("srst"); got != "Server stats reset.\n" {
+		t.Errorf("srst: %q", got)
+	}
+	if text := ask("srvr"); !strings.Contains(text, "Latency min/avg/max: 0/0.0/0\nReceived: 0\nSent: 0\n") {
+		t.Errorf("after srst:\n%s", text)
+	}
+	alone()
+	after := monitor(t, dial(t, addr))
+	for key, want := range map[string]float64{"packets_received": 0, "packets_sent": 0, "max_latency": 0, "min_latency": 0, "avg_latency": 0, "last_client_response_size": -1, "min_client_response_size": -1, "max_client_response_size": -1} {
+		if got := after.number(key); got != want {
+			t.Errorf("after srst %s is %v", key, got)
+		}
+	}
+	for _, key := range strings.Fields(`auth_failed_count connection_rejected connection_request_count connection_drop_count bytes_received_count response_bytes
+		op_count_create op_count_get_data op_count_auth op_count_total cnt_readlatency sum_updatelatency cnt_updatelatency proposal_count cnt_fsynctime cnt_x_read_per_namespace`) {
+		if got := after.number(key); got < before.number(key) || got <= 0 && key != "sum_updatelatency" {
+			t.Errorf("srst took %s from %s to %s", key, before[key], after[key])
+		}
+	}
+	cons(`recved=3,sent=3,lop=GETD,.*`)
+	c.want(0, opGetData, pathWatch("/x", false))
+	if st := s.Stats(); st.Received != 1 || st.Sent != 1 || st.MinLatency == 0 || st.MinLatency != st.MaxLatency || st.AvgLatency != st.MaxLatency || st.Reads.Count != was.Reads.Count+1 || st.RuleBreakers != was.RuleBreakers || was.RuleBreakers == 0 {
+		t.Errorf("after srst and a request: %+v", st)
+	}
+
+	if got := ask("crst"); got != "Connection stats reset.\n" {
+		t.Errorf("crst: %q", got)
+	}
+	cons(`recved=0,sent=0,lop=NA,est=\d{13},to=10000,lzxid=0xffffffffffffffff,lresp=0,llat=0,minlat=0,avglat=0,maxlat=0`)
+	c.want(0, opSetData, setBody("/x", "", -1))
+	cons(`recved=1,sent=1,lop=SETD,est=\d{13},to=10000,lcxid=0x4,lzxid=0x[1-9a-f][0-9a-f]*,lresp=\d+,.*`)
+	if st := s.Stats(); st.Received != 2 || st.Sent != 2 {
+		t.Errorf("after crst: %+v", st)
+	}
+}
+
 // Words that are not on the list are not answered (WP-61, WP-64).
 func TestWordList(t *testing.T) {
 	m := member(t, zk.Config{})

@@ -25,7 +25,7 @@ func (c *conn) open() bool {
 	case err != nil:
 		// A client that hung up before it said anything broke no rule: tools probe the port so.
 		if !errors.Is(err, io.EOF) && c.ctx.Err() == nil {
-			c.srv.broke(c, "no request: "+err.Error())
+			c.srv.unasked(c, "no request", err)
 		}
 		return false
 	case isWord(first):
@@ -43,7 +43,7 @@ func (c *conn) open() bool {
 	}
 	if err != nil {
 		if c.ctx.Err() == nil {
-			c.srv.broke(c, "connect request: "+err.Error())
+			c.srv.unasked(c, "connect request", err)
 		}
 		return false
 	}

@@ -305,14 +305,15 @@ func TestHandshakeTimeout(t *testing.T) {
 		}
 		time.Sleep(4 * time.Second)
 		c.want(0, opPing, nil) // who has shaken hands goes on
-		eventually(t, "counted", func() bool { return e.servers[0].Stats().RuleBreakers == 3 })
+		eventually(t, "counted", func() bool { st := e.servers[0].Stats(); return st.RuleBreakers == 3 && st.Silent == 3 })
 	})
 }
 
 // A client that falls silent loses its session, and so its connection, without a word; others do not (WP-17, WP-28,
 // SS-6, SS-7, SS-10, SS-35).
 func TestSilence(t *testing.T) {
-	bubble(t, 1, zktest.Config{}, nil, func(t *testing.T, e *ensemble) {
+	var log lockedBuffer
+	bubble(t, 1, zktest.Config{}, func(s *Server) { s.Logger = slog.New(slog.NewTextHandler(&log, nil)) }, func(t *testing.T, e *ensemble) {
 		silent, lively, o := e.open(0), e.open(0), e.open(0)
 		silent.want(0, opCreate, createBody("/silent", "", 1))
 		lively.want(0, opCreate, createBody("/lively", "", 1))
@@ -323,6 +324,9 @@ func TestSilence(t *testing.T) {
 			o.want(0, opPing, nil)
 		}
 		silent.ended()
+		if st := e.servers[0].Stats(); st.RuleBreakers != 1 || st.Dropped != 1 || st.Connections != 2 || strings.Count(log.String(), "level=WARN") != 1 {
+			t.Errorf("%+v\n%s", st, log.String())
+		}
 		if ev := o.heard(); ev != "2:/silent" {
 			t.Errorf("events %q", ev)
 		}
@@ -330,6 +334,30 @@ func TestSilence(t *testing.T) {
 		d := e.dial(0)
 		if !d.connect(connectRequest{timeout: 10_000, session: silent.session, password: silent.password, hasRO: true}) || d.session != 0 { // SS-10
 			t.Error("an expired session was attached")
+		}
+	})
+}
+
+// While there is no leader no session expires: who falls silent is ended by the connection's own deadline, and counted,
+// and who asks for a session that cannot be opened in time was not silent (WP-17).
+func TestSilenceWithoutLeader(t *testing.T) {
+	bubble(t, 3, zktest.Config{}, func(s *Server) { s.LeaderGrace = time.Minute }, func(t *testing.T, e *ensemble) {
+		l := e.leader()
+		silent, s := e.open(l), e.servers[l]
+		must(t, e.Crash((l+1)%3))
+		must(t, e.Crash((l+2)%3))
+		began := time.Now()
+		d := e.dial(l)
+		if d.connect(connectRequest{timeout: 10_000, hasRO: true}) {
+			t.Errorf("session %#x was opened without a majority", d.session)
+		}
+		silent.ended()
+		if took := time.Since(began); took < 10*time.Second || took > 12*time.Second {
+			t.Errorf("ended after %v", took)
+		}
+		eventually(t, "both have gone", func() bool { return s.Stats().Connections == 0 })
+		if st := s.Stats(); st.RuleBreakers != 1 || st.Silent != 0 || st.Dropped != 1 || st.Connects != 2 {
+			t.Errorf("%+v", st)
 		}
 	})
 }
@@ -352,6 +380,9 @@ func TestKilled(t *testing.T) {
 		d := e.dial(0)
 		if !d.connect(connectRequest{timeout: 10_000, session: c.session, password: c.password, hasRO: true}) || d.session != 0 {
 			t.Error("a killed session was attached")
+		}
+		if n := e.servers[0].Stats().RuleBreakers; n != 0 {
+			t.Errorf("%d rule breakers", n)
 		}
 		for range 40 {
 			time.Sleep(time.Second)

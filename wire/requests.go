@@ -6,7 +6,6 @@ import (
 	"context"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/seed-541fafe0/zk"
 )
@@ -98,11 +97,8 @@ func (k *counters) ended(c *conn) {
 	c.mu.Lock()
 	session := c.session
 	c.mu.Unlock()
-	switch {
-	case session != nil && !c.leaving.Load():
+	if session != nil && !c.leaving.Load() {
 		k.dropped.Add(1)
-	case session == nil && !time.Now().Before(c.until):
-		k.silent.Add(1)
 	}
 	if context.Cause(c.ctx) == errFrameTooLarge {
 		k.tooLong.Add(1)

@@ -4,6 +4,8 @@ package wire
 
 import (
 	"context"
+	"errors"
+	"os"
 	"runtime/debug"
 	"sync"
 	"time"
@@ -204,14 +206,27 @@ func (s *Server) broke(c *conn, how string) {
 	s.noise.say(how, c.addr)
 }
 
-// farewell counts how a connection with a session ended.
+// unasked counts and tells that no request for a session came, or none that can be read; the connection ends.
+func (s *Server) unasked(c *conn, what string, err error) {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		s.stats.silent.Add(1)
+	}
+	s.broke(c, what+": "+err.Error())
+}
+
+// farewell counts how a connection with a session ended. A session that ended because nothing was heard of its client for
+// as long as its timeout, before or after the deadline of the read, ended for a rule (WP-17, SS-10).
 func (s *Server) farewell(c *conn, why error) {
-	switch why {
-	case errSlow:
+	switch {
+	case why == errSlow:
 		s.stats.slow.Add(1)
 		s.broke(c, why.Error())
-	case errFrameTooLarge, errBadFrame:
+	case why == errFrameTooLarge, why == errBadFrame:
 		s.broke(c, why.Error())
+	case why == errOver, errors.Is(why, os.ErrDeadlineExceeded):
+		if time.Since(c.usage.lastHeard()) >= c.timeout {
+			s.broke(c, "no request for the timeout of the session")
+		}
 	}
 	s.log.Debug("connection closed", "client", c.addr, "session", c.session.ID(), "why", why)
 }

@@ -755,5 +755,3 @@ func ourDo(p *play, fn func(ask func(context.Context) error) error) error {
 		})
 	})
 }
-
-var barrierTrials, queueTrials, valueTrials, presenceTrials, agreementTrials []trial

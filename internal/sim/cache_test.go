@@ -310,14 +310,14 @@ func (r *run) followCache(ctx context.Context, c *cacheCheck, i, shape int, m *z
 
 // cacheClient changes what is cached, and looks whether the caches of its member show it.
 func (r *run) cacheClient(c *cacheCheck, client int, random *rand.Rand) {
-	for n := 0; r.idle(random, 1500); n++ {
+	for n := 0; r.idle(random, 2000); n++ {
 		s, err := r.source(random)
 		if err != nil {
 			continue
 		}
 		r.did("Cache")
 		ctx, cancel := context.WithTimeout(r.ctx, millis(1+random.IntN(4000)))
-		for range 1 + random.IntN(4)*random.IntN(8) { // at times too many for a watch
+		for range 1 + random.IntN(3) {
 			if path, st, err := cacheWrite(ctx, s, fmt.Sprint(client, ".", n), random); err == nil {
 				r.shownSoon(c, s, path, st)
 			}
@@ -326,7 +326,7 @@ func (r *run) cacheClient(c *cacheCheck, client int, random *rand.Rand) {
 			r.t.Errorf("looking at %s: %v", cacheRoot, err)
 		}
 		cancel()
-		if random.IntN(6) == 0 { // one more, for a moment, that ends with its session
+		if random.IntN(8) == 0 { // one more, for a moment, that ends with its session
 			ctx, cancel := context.WithTimeout(r.ctx, millis(1+random.IntN(3000)))
 			r.followCache(ctx, c, -1, random.IntN(len(cacheShapes)), s.Member(), s, random)
 			cancel()
@@ -357,7 +357,20 @@ func cacheWrite(ctx context.Context, s *zk.Session, data string, random *rand.Ra
 			st = results[1].Stat
 		}
 		return path, st, err
-	case 9:
+	case 9: // more at once than a watch has room for
+		var ops []zk.Op
+		for n := range 6 {
+			if n > 0 {
+				ops = append(ops, zk.OpDelete(path, zk.AnyVersion))
+			}
+			ops = append(ops, zk.OpCreate(path, fmt.Append(nil, data, n), mode))
+		}
+		results, err := s.Txn(ctx, ops...)
+		if err == nil {
+			st = results[len(results)-1].Stat
+		}
+		return path, st, err
+	case 10:
 		if random.IntN(3) == 0 {
 			path = cacheRoot
 		}

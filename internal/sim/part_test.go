@@ -54,6 +54,9 @@ func (r *run) kinds() []part {
 		r.presencePart(),
 		r.leasePart(),
 		r.registryPart(),
+		r.ttlPart(),
+		r.latchPart(),
+		r.groupPart(),
 	}
 }
 

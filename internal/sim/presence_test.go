@@ -38,6 +38,7 @@ type stint struct {
 	phase   stintPhase
 	last    string   // that was acknowledged
 	perhaps []string // those that may be written since
+	final   zk.Zxid  // of a stint that has stopped: nothing is written after it
 	up      bool     // what Published has told last
 	over    bool     // Published is closed
 }
@@ -269,7 +270,9 @@ func (r *run) stopStint(ctx context.Context, t *stint) bool {
 	case !r.runs(t.member):
 		return true
 	case err == nil:
-		t.set(stintStopped)
+		t.mu.Lock()
+		t.phase, t.final = stintStopped, t.member.Applied()
+		t.mu.Unlock()
 		return true
 	}
 	if t.bound && errors.Is(err, zk.ErrSessionExpired) {

@@ -139,6 +139,91 @@ func ExampleSession_View() {
 	// <nil>
 }
 
+// Whoever only needs the names that are there subscribes to them.
+func ExampleSession_WatchChildren() {
+	ctx := context.Background()
+	m, s := alone(ctx)
+	defer m.Close()
+
+	for names, err := range s.WatchChildren(ctx, "/hosts") {
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Println(names)
+		if len(names) > 0 {
+			break
+		}
+		if _, err := s.Create(ctx, "/hosts/a", nil, zk.Ephemeral|zk.Parents); err != nil {
+			log.Fatal(err)
+		}
+	}
+	// Output:
+	// []
+	// [a]
+}
+
+// A directory of any size is read a few names at a time, from wherever one likes.
+func ExampleSession_ChildrenSeq() {
+	ctx := context.Background()
+	m, s := alone(ctx)
+	defer m.Close()
+	for _, name := range []string{"cat", "ann", "bob"} {
+		if _, err := s.Create(ctx, "/users/"+name, nil, zk.Persistent|zk.Parents); err != nil {
+			log.Fatal(err)
+		}
+	}
+
+	for name, err := range s.ChildrenSeq(ctx, "/users", "ann") { // those after ann
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Println(name)
+	}
+	// Output:
+	// bob
+	// cat
+}
+
+// A subtree is read as it was at one moment, parents first.
+func ExampleSession_Walk() {
+	ctx := context.Background()
+	m, s := alone(ctx)
+	defer m.Close()
+	for _, path := range []string{"/app/b", "/app/a/x"} {
+		if _, err := s.Create(ctx, path, []byte(path[1:]), zk.Persistent|zk.Parents); err != nil {
+			log.Fatal(err)
+		}
+	}
+
+	for z, err := range s.Walk(ctx, "/app") {
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Printf("%s %q\n", z.Path, z.Data)
+	}
+	// Output:
+	// /app ""
+	// /app/a ""
+	// /app/a/x "app/a/x"
+	// /app/b "app/b"
+}
+
+// Sub gives a part of a program, or a tenant, a tree of its own, on the same session.
+func ExampleSession_Sub() {
+	ctx := context.Background()
+	m, s := alone(ctx)
+	defer m.Close()
+
+	billing := s.Sub("/billing")
+	z, err := billing.Create(ctx, "/limit", []byte("100"), zk.Persistent|zk.Parents)
+	fmt.Println(z.Path, err, billing.ID() == s.ID())
+	data, _, err := s.GetString(ctx, "/billing/limit")
+	fmt.Println(data, err)
+	// Output:
+	// /limit <nil> true
+	// 100 <nil>
+}
+
 func alone(ctx context.Context) (*zk.Member, *zk.Session) {
 	m, err := zk.Open(ctx, zk.Config{})
 	if err != nil {

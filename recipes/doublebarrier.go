@@ -152,8 +152,8 @@ func (b *DoubleBarrier) gather(ctx context.Context, c *contender) (*Membership, 
 	watching, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var own, ready, older, last <-chan zk.Event // nil where none is armed
-	round := zk.Token(0)                  // that created the ready which stands
-	begun := zk.Token(0)                  // that created one since our znode is there, which may be gone
+	round := zk.Token(0)                        // that created the ready which stands
+	begun := zk.Token(0)                        // that created one since our znode is there, which may be gone
 	for {
 		if own == nil {
 			_, st, ch, err := c.s.GetW(watching, c.path)

@@ -34,10 +34,10 @@ func (r Role) String() string {
 type Stats struct {
 	Role                                 Role
 	Term                                 uint64
-	Committed, Applied                   Zxid // the newest that this member knows to be committed, and has applied
-	Znodes, Ephemerals, Sessions         int  // of the ensemble
-	LocalSessions                        int  // that this member alone knows, read-only ones among them (SS-25)
-	Watches, WatchOverflows              int64
+	Committed, Applied                   Zxid  // the newest that this member knows to be committed, and has applied
+	Znodes, Ephemerals, Sessions         int   // of the ensemble
+	LocalSessions                        int   // that this member alone knows, read-only ones among them (SS-25)
+	Watches, WatchOverflows              int64 // a watch of kind WatchNode is two, of data and of children (WT-39)
 	DataBytes                            int64 // of paths and data
 	KeptBytes                            int64 // of old versions for open Views
 	Reads, LinearReads, Writes, Failures int64

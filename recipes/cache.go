@@ -19,10 +19,10 @@ import (
 //
 // Layout: none; it works on any znodes.
 //
-// Cost: no message and no write; one local watch; one local look for each change, and a walk of what is cached at the
-// start, after a change of session, and when changes came faster than they could be followed. The copy shares data with
-// this member's tree; besides that it takes some 250 bytes for each znode. A consumer of Changes that does not keep up
-// keeps one old version of the copy alive.
+// Cost: no message and no write; one local watch, which zk.Stats counts as two if Depth is 1 (WT-39); one local look for
+// each change, and a walk of what is cached at the start, after a change of session, and when changes came faster than
+// they could be followed. The copy shares data with this member's tree; besides that it takes some 250 bytes for each
+// znode. A consumer of Changes that does not keep up keeps one old version of the copy alive.
 //
 // The copy is a moment behind the member, also behind the caller's own writes: compare Zxid. A change of a znode's access
 // control list alone is not followed; znodes that the session may not read are left out, with what is below them.

@@ -23,7 +23,8 @@ import (
 //
 // Cost: Get is a local read. Add is one write for all calls that wait on one Counter at the time: share one among the
 // goroutines of a process, and only processes contend. Set and CompareAndSwap are one write each; a CompareAndSwap that
-// does not swap is one round of messages. A conflict costs one more write. Watch is one local watch.
+// does not swap is one round of messages. A conflict costs one more write. Watch is one local watch, of data
+// and children, which zk.Stats counts as two (WT-39).
 //
 // Every change takes effect once, whatever happens to leaders meanwhile (CNT-S1, CNT-S2). A call whose context ends may
 // have taken effect: zk.MaybeApplied tells. To count what happens only a few times a day, Add is fine; to number what

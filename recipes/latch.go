@@ -17,7 +17,7 @@ import (
 // several conflicts, empty otherwise.
 //
 // Cost: CountDown is one write, and one more for each conflict with others; Wait is one round of messages, one local
-// watch, and a write if nobody was here before. Each count wakes everybody who waits.
+// watch, which zk.Stats counts as two (WT-39), and a write if nobody was here before. Each count wakes everybody who waits.
 //
 // A latch cannot tell who has counted: a process that dies before it has counted holds everybody up, and one that does
 // its work again counts again. Use a DoubleBarrier where that matters.

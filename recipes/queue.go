@@ -31,7 +31,8 @@ import (
 // without a priority go before those with one, and what ids and priorities there are is up to Curator: priorities of
 // its own may be negative, and in an id / and | become _. What one layout has put, a Queue of the other does not see.
 //
-// Cost: one write to put, two to receive and acknowledge, one to take; no list is read, however long the queue is.
+// Cost: one write to put, two to receive and acknowledge, one to take; no list is read, however long the queue is. In
+// the layouts of Curator the first claim costs two more: it is refused, and makes the directory for it.
 // Share one Queue among the consumers of a process: while they are idle, one of them watches for all, so that an item
 // put wakes one goroutine on each member.
 type Queue[T any] struct {

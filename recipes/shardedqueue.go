@@ -29,8 +29,9 @@ import (
 // transaction with a guard that nobody has added one meanwhile, so that no leader is needed; if a QueueSharder shares
 // PATH its leader adds shards too, and may go beyond MaxShards. Shards stay when they are empty.
 //
-// Cost: one write to put, one more where a shard is added; two to receive and acknowledge. Receiving looks at the shards
-// one after another, on this member. Share one ShardedQueue among the consumers of a process: while they are idle, one
+// Cost: one write to put, one more where a shard is added; two to receive and acknowledge, and two more for the first
+// claim in a shard, which is refused and makes the directory for it. Receiving looks at the shards one after another, on
+// this member. Share one ShardedQueue among the consumers of a process: while they are idle, one
 // of them has two watches for all, and an item put wakes one goroutine on each member.
 type ShardedQueue[T any] struct {
 	noCopy noCopy

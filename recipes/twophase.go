@@ -29,8 +29,8 @@ import (
 // Cost: Propose is one write, and so is Forget. For each site there is one write to say that it is there, and one for its vote; the last
 // vote, and one against, carry the decision with them. One more write decides where the last votes came at one moment, and
 // one for each party that still waits when the time for the votes is over. Waiting is one local watch, of decision alone, and
-// no message; the decision wakes everybody once. Proposals has one local watch, and reads the names under PATH again, locally,
-// for each new proposal: Forget those that are done with.
+// no message; the decision wakes everybody once. Proposals has one local watch, which zk.Stats counts as two (WT-39), and reads
+// the names under PATH again, locally, for each new proposal: Forget those that are done with.
 //
 // Who has voted to commit is bound by it until it knows the decision, whatever else fails: keep on disk what is needed to
 // carry it out, and ask Proposals again after a restart. A decision tells that all have promised, not that they have done it.

@@ -18,8 +18,9 @@ import (
 // DistributedAtomicValue and kazoo's DataWatch work on the same znode with the same bytes. PATH-lock is a line that
 // Update uses after several conflicts, empty otherwise.
 //
-// Cost: Get is a local read; Set, SetIf and Update are one write each where nobody interferes; Watch is one local watch
-// and one local read for each change. A conflict costs Update one more write.
+// Cost: Get is a local read; Set, SetIf and Update are one write each where nobody interferes; Watch is one local watch,
+// of data and children, which zk.Stats counts as two (WT-39), and one local read for each change. A conflict costs Update
+// one more write.
 //
 // What is read is what this member knows, which may be behind others: call zk.Session.Sync first where that matters.
 // SetIf and Update cannot be misled by it.

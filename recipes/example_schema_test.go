@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log"
+	"strconv"
 
 	"github.com/seed-541fafe0/zk"
 	"github.com/seed-541fafe0/zk/recipes"
@@ -117,4 +118,40 @@ func ExampleMigrate() {
 	// Output:
 	// hello! <nil>
 	// true
+}
+
+// Rules that are kept in the tree, as Curator keeps them; what checks data is named there and given here.
+func ExampleSchemaJSON() {
+	ctx := context.Background()
+	m, err := zk.Open(ctx, zk.Config{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer m.Close()
+	s, err := m.Session(ctx)
+	if err != nil {
+		log.Fatal(err)
+	}
+
+	rules := `[{"name": "ages", "path": "/ages/.*", "isRegex": true, "schemaValidator": "number", "canBeDeleted": true}]`
+	if _, err := s.Create(ctx, "/schema", []byte(rules), zk.Persistent); err != nil {
+		log.Fatal(err)
+	}
+	stored := recipes.NewValue[*recipes.Schema](m, "/schema")
+	stored.Codec = recipes.SchemaJSON{Checks: map[string]func(path string, data []byte) error{
+		"number": func(_ string, data []byte) error {
+			_, err := strconv.Atoi(string(data))
+			return err
+		},
+	}}
+	schema, _, err := stored.Get(ctx)
+	if err != nil {
+		log.Fatal(err) // a *recipes.DecodeError for a validator that is not known here
+	}
+	fmt.Println(schema.Validate(zk.OpCreate("/ages/ann", []byte("42"), zk.Persistent)))
+	fmt.Println(schema.Validate(zk.OpCreate("/ages/bob", []byte("old"), zk.Persistent)))
+
+	// Output:
+	// <nil>
+	// recipes: create /ages/bob: against rule "ages": strconv.Atoi: parsing "old": invalid syntax
 }

@@ -4,6 +4,7 @@ package recipes_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log"
 	"sync"
@@ -58,4 +59,46 @@ func ExampleTwoPhase() {
 	// who sells in spring does it
 	// who sells in spring does it
 	// autumn false <nil>
+}
+
+// A coordinator that was restarted finds what it has proposed, and clears it away when all have carried it out.
+func ExampleTwoPhase_Find() {
+	ctx := context.Background()
+	m, err := zk.Open(ctx, zk.Config{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer m.Close()
+
+	prices := recipes.NewTwoPhase(m, "/app/prices")
+	if _, err := prices.Propose(ctx, "spring", []byte("5% off"), "berlin"); err != nil {
+		log.Fatal(err)
+	}
+	found, err := prices.Find(ctx, "spring")
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Printf("%s %s\n", found.ID(), found.Request())
+	fmt.Println(found.Forget(ctx))
+
+	for p, err := range prices.Proposals(ctx, "berlin") {
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Println(p.Vote(ctx, true))
+		break
+	}
+	committed, err := found.Decision(ctx)
+	fmt.Println(committed, err)
+	fmt.Println(found.Forget(ctx))
+	_, err = prices.Find(ctx, "spring")
+	fmt.Println(errors.Is(err, zk.ErrNoNode))
+
+	// Output:
+	// spring 5% off
+	// recipes: not decided yet
+	// <nil>
+	// true <nil>
+	// <nil>
+	// true
 }

@@ -208,3 +208,62 @@ func ExampleCache() {
 	// updated /routes/eu "10.0.0.2"
 	// removed /routes/eu ""
 }
+
+// What was read is replaced only if nobody has changed it since.
+func ExampleValue_SetIf() {
+	ctx := context.Background()
+	m, err := zk.Open(ctx, zk.Config{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer m.Close()
+
+	motto := recipes.NewValue[string](m, "/app/motto")
+	if err := motto.Set(ctx, "faster"); err != nil {
+		log.Fatal(err)
+	}
+	_, stat, err := motto.Get(ctx)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(motto.SetIf(ctx, "safer", stat))
+	err = motto.SetIf(ctx, "cheaper", stat) // it is not what was read any more
+	fmt.Println(errors.Is(err, zk.ErrBadVersion))
+
+	// Output:
+	// <nil>
+	// true
+}
+
+// A state that moves on from one number to the next, whoever moves it, and is watched.
+func ExampleCounter_CompareAndSwap() {
+	ctx := context.Background()
+	m, err := zk.Open(ctx, zk.Config{})
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer m.Close()
+
+	phase := recipes.NewCounter(m, "/app/phase")
+	for now, err := range phase.Watch(ctx) { // the newest value, now and after each change
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Println("phase", now)
+		if now == 2 {
+			break
+		}
+		swapped, err := phase.CompareAndSwap(ctx, now, now+1)
+		fmt.Println(swapped, err)
+	}
+	swapped, err := phase.CompareAndSwap(ctx, 1, 2)
+	fmt.Println(swapped, err)
+
+	// Output:
+	// phase 0
+	// true <nil>
+	// phase 1
+	// true <nil>
+	// phase 2
+	// false <nil>
+}

@@ -60,12 +60,22 @@ type image struct {
 // ChangeKind says what a Change tells.
 type ChangeKind uint8
 
-// The kinds. Reset has no path: it says that the cache was read from scratch, so that states between the last change and
-// the next may have been skipped; what has changed is told by the changes that follow, as ever.
 const (
+	// Added says that Path is in the cache now and was not: it was created, or was there when Changes began. New is the
+	// znode, Old is zero.
 	Added ChangeKind = iota + 1
+
+	// Updated says that the data at Path was written, be it with the same bytes: Old is what it was, New what it is. Several
+	// writes between two looks are one Updated.
 	Updated
+
+	// Removed says that the znode that was at Path is gone: it was deleted, by whomever or with its session. Old
+	// is what it was last, New is zero. If another one stands there now, Added follows.
 	Removed
+
+	// Reset has no path and no znodes: it says that the cache was read from scratch, so that states between the last change
+	// and the next may have been skipped. What has changed is told by the changes that follow, as ever: a consumer that keeps
+	// a copy of its own need not do anything.
 	Reset
 )
 
@@ -82,7 +92,7 @@ func (k ChangeKind) String() string {
 type Change struct {
 	Kind     ChangeKind
 	Path     string
-	Old, New zk.Znode // where there is one
+	Old, New zk.Znode // zero where there is none: see the kinds
 }
 
 // Start fills the cache and returns when it is; an absent root makes an empty one, until it is created. From then on it

@@ -197,8 +197,8 @@ func leaderOf(z zk.Znode) Leader {
 	return l
 }
 
-// Leader returns who leads as this member knows it. The error is ErrNoLeader where there is no candidate, or that of the
-// read. Who is returned may have lost the leadership already: what it does under its token, or guard, fails then.
+// Leader returns who leads as this member knows it: a local read, however many candidates there are. The error is ErrNoLeader
+// where there is no candidate, or one of every read. Who is returned may have lost the leadership already: what it does under its token, or guard, fails then.
 func (e *Election) Leader(ctx context.Context) (Leader, error) {
 	s, err := session(ctx, e.Session, "leader", e.Path)
 	if err != nil {
@@ -214,7 +214,9 @@ func (e *Election) Leader(ctx context.Context) (Leader, error) {
 	return leaderOf(z), nil
 }
 
-// Candidates lists who has campaigned, the leader first, as this member knows it.
+// Candidates lists who has campaigned, the leader first; Data is what they campaigned with, or proclaimed. It is what this
+// member knows, and who comes or goes meanwhile may or may not show. It costs no message; time and memory grow with the
+// number of candidates, so that whoever needs the leader alone calls Leader. Errors: those of every read.
 func (e *Election) Candidates(ctx context.Context) ([]Contender, error) {
 	s, err := session(ctx, e.Session, "candidates", e.Path)
 	if err != nil {

@@ -38,10 +38,10 @@ type Group struct {
 // NewGroup returns the group at path.
 func NewGroup(s zk.SessionSource, path string) *Group { return &Group{Session: s, Path: path} }
 
-// Member is one of a group.
+// Member is one of a group, as of one moment. It is a plain value.
 type Member struct {
-	ID    string
-	Data  []byte
+	ID    string   // that it has joined with; in the layouts of kazoo several may have one
+	Data  []byte   // that it has joined with, or set since
 	Token zk.Token // of its znode: a member that has gone and come back has another
 }
 
@@ -120,7 +120,10 @@ func (g *Group) Join(ctx context.Context, id string, data []byte) (*Presence, er
 	return p, nil
 }
 
-// Members returns who is there, sorted by id, all as of one zxid (GRP-S1).
+// Members returns who is there, sorted by id, all as of one zxid (GRP-S1): that of this member of the ensemble, which may be
+// behind others. Members whose znode the session may not read are left out, and nobody is there where there is no
+// directory. It costs no message; time and memory grow with the group: to follow a large one use Watch. Errors: those of
+// every read.
 func (g *Group) Members(ctx context.Context) ([]Member, error) {
 	s, err := session(ctx, g.Session, "members", g.Path)
 	if err != nil {
@@ -142,8 +145,10 @@ func (g *Group) Watch(ctx context.Context) iter.Seq2[[]Member, error] {
 	}
 }
 
-// Settled waits until nobody has come or gone for some time, and returns who is there then. It is kazoo's
-// PatientChildrenWatch. Errors: ctx's, and those of reading.
+// Settled waits until nobody has come or gone for the time quiet, by the local clock, and returns who is there then; a time of
+// 0 or less is over at once. Changed data does not count. While members keep coming and going it goes on waiting: ctx bounds
+// it. It is kazoo's PatientChildrenWatch. It costs no message, but one local watch and a goroutine while it waits. Errors:
+// ctx's, and those of every read.
 func (g *Group) Settled(ctx context.Context, quiet time.Duration) ([]Member, error) {
 	if _, err := session(ctx, g.Session, "settled", g.Path); err != nil {
 		return nil, err

@@ -115,14 +115,23 @@ func (m *mixture) tell() {
 	}
 }
 
-// Contender is one in a line, or one of those who share something.
+// Contender is one in a line, or one of those who share something, as it was when it was listed. It is a plain value.
 type Contender struct {
-	Path    string
-	Seq     int64
-	Token   zk.Token
-	Session zk.SessionID
-	Data    []byte
-	Holding bool // it holds what the line is for, or is about to
+	// Path is the contender's znode.
+	Path string
+
+	// Seq is the number in its name, which is its place in the line: lower ones go first. It is never a fencing token: it
+	// starts again at 0 when the directory has been reaped or deleted, and another program may write any number.
+	Seq int64
+
+	// Token is the zxid that created the znode. It names this incarnation, for Revoke and Lock.Break, and it is what
+	// Held.Token shows while the contender holds: among the holders of one path it strictly increases for ever (HELD-S2). A
+	// reader that was a writer (RWLock.Downgrade) shows here a higher one than its Held.Token.
+	Token zk.Token
+
+	Session zk.SessionID // that owns the znode; 0 where it is not ephemeral
+	Data    []byte       // the znode's: what the contender says of itself, or the mark of Revoke
+	Holding bool         // it holds what the line is for, or is about to: its member grants it when it sees the same
 }
 
 // contenders lists the children of dir that are contenders, in the order of their numbers, as this member knows it. The

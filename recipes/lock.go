@@ -23,7 +23,8 @@ import (
 // woken once; a busy TryAcquire costs one round of messages and no write.
 //
 // Goroutines have no identity: a second Acquire waits for the first, whoever calls it. Pass the Held on, or use
-// Held.Retain.
+// Held.Retain. A holder that is paused past its lease goes on until it looks: effects inside the tree belong into a
+// transaction with Held.Guard, effects outside of it carry Held.Token.
 type Lock struct {
 	noCopy noCopy
 
@@ -143,7 +144,11 @@ func (l *Lock) Do(ctx context.Context, fn func(ctx context.Context, h *Held) err
 	return h.do(ctx, func(ctx context.Context) error { return fn(ctx, h) }, h.Release)
 }
 
-// Contenders lists who is in line, the holder first, as this member knows it. Empty means that the lock is free.
+// Contenders lists who is in line, the holder first. Empty means that the lock is free, but for a [Lock.Grace] that is not
+// over. It is for operators and for [Revoke] and [Lock.Break], not for deciding who may do something: it is what this member
+// knows, who comes or goes meanwhile may or may not show, and all may have changed when it returns. It costs no message, no
+// write and no watch; time and memory grow with the line, so that programs do not call it in a loop. Errors: those of every
+// read.
 func (l *Lock) Contenders(ctx context.Context) ([]Contender, error) {
 	s, err := session(ctx, l.Session, "contenders", l.Path)
 	if err != nil {
@@ -154,7 +159,8 @@ func (l *Lock) Contenders(ctx context.Context) ([]Contender, error) {
 
 // Break deletes a contender's znode, that incarnation only: an operator's override. If it is the holder's, its successor
 // is granted the lock; until the holder's member has applied the deletion only tokens and guards keep the two apart.
-// It returns nil if the znode is gone already.
+// It costs one write, and returns nil if the znode is gone already. Of c only Path and Token count. Errors: those of every
+// write. To ask first, see [Revoke].
 func (l *Lock) Break(ctx context.Context, c Contender) error {
 	s, err := session(ctx, l.Session, "break", c.Path)
 	if err != nil {
@@ -163,8 +169,23 @@ func (l *Lock) Break(ctx context.Context, c Contender) error {
 	return (&contender{s: s, path: c.Path, token: c.Token}).remove(ctx)
 }
 
-// Revoke asks a contender, politely, to give back what it holds: its Held.Revoked is closed. Holders that do not look
-// are not affected. It returns nil if the znode is gone already.
+// Revoke asks a contender, politely, to give back what it holds: its [Held.Revoked] is closed as soon as its member has
+// applied that (REV-L1). It ends nothing (REV-S1): a holder that does not look at Revoked keeps what it has. Who still waits
+// hears of it when it is granted. Contenders are those of [Lock.Contenders], [RWLock.Contenders], [Semaphore.Holders] and
+// [Election.Candidates]; of c only Path and Token count, so that nobody is asked who came later under the same name.
+//
+// Layout: the data of the contender's znode becomes "__REVOKE__", the mark of Curator's Revoker. A holder of ours understands
+// "unlock" as well, the mark of ZooKeeper's recipes page. The mark takes the place of what was there: Contender.Data is lost,
+// and observers of an Election are shown the mark as the leader's value. What overwrites it takes it away for whoever has not
+// seen it yet: [Leadership.Proclaim], and [RWLock.Downgrade] by its new znode.
+//
+// Cost: one write; a holder that has called Revoked has one local watch and one goroutine for each znode of its right.
+//
+// It cannot be taken back, and nothing tells whether the holder heeds it: [Lock.Break] is by force. It is not for a
+// [TimedLease], whose znode's data is the lease itself: the holder would lose it (ErrLost, ErrMismatch) instead of being asked.
+//
+// It returns nil if that znode is gone already. Errors: those of every write; if zk.MaybeApplied says so the holder may have
+// been asked, and to ask again does no harm.
 func Revoke(ctx context.Context, src zk.SessionSource, c Contender) error {
 	s, err := session(ctx, src, "revoke", c.Path)
 	if err != nil {

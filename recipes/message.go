@@ -14,6 +14,16 @@ import (
 
 // Message is an item that was received and is claimed until Ack or Nack, or until the claim is lost: then another
 // consumer may receive it. To release it is to give it back at once.
+//
+// Layout: the claim is the ephemeral znode at Path; the item itself stays where it was put until Ack. See [Queue].
+//
+// Cost: it took one write to claim it; Ack, AckWith, Nack and Release are one write each, whatever the length of the queue,
+// and no read that leaves the member. While it is claimed it costs what every Held costs: no message and no goroutine.
+//
+// What is received may have been received before, and done: a consumer that dies, or is cut off for longer than its lease,
+// loses its claims without knowing in time. Effects belong into AckWith, or carry the claim's Token; Redelivered is a hint.
+// A message that is neither acknowledged nor given back is claimed as long as the session lives. All methods are safe for
+// concurrent use; of several Acks and Nacks at once one counts.
 type Message[T any] struct {
 	Value T
 	*Held

@@ -37,8 +37,8 @@ type Partitioner struct {
 	Items   []string // each a name that a znode may have
 
 	// Assign says, for each item, the id of the member that is to have it, and is given both lists sorted and without
-	// doubles. The default is rendezvous hashing: a member that comes takes items from the others, one that goes leaves its
-	// own to them, and no other item moves.
+	// doubles. The default is Rendezvous. It is called on Run's goroutine, must give the same result on all members, and may
+	// leave items out: nobody has those.
 	Assign func(members, items []string) map[string]string
 
 	// Quiet is how long nobody must have come or gone before the items are assigned anew; 0 means 1 s. However
@@ -56,7 +56,11 @@ func NewPartitioner(s zk.SessionSource, path, id string, items []string) *Partit
 }
 
 // Rendezvous is the default of Partitioner.Assign: of all members each item is given to the one whose hash together with
-// it is highest.
+// it is highest. A member that comes takes items from the others, one that goes leaves its own to them, and no other item
+// moves; shares are equal on average only. Where two hashes are the same, of 64 bits, the member that is listed first has
+// the item, so that all who are given the same order agree. A member or an item that is listed twice changes nothing. Without
+// members the result is empty. It takes time in proportion to members times items, and is the same in every version and
+// on every machine. It is a pure function: safe for concurrent use.
 func Rendezvous(members, items []string) map[string]string {
 	owners := make(map[string]string, len(items))
 	for _, item := range items {
@@ -85,8 +89,11 @@ func weight(member, item string) uint64 {
 	return x ^ x>>31
 }
 
-// Deal is an Assign that deals the items out to the members in turn, as kazoo's SetPartitioner does. The shares are as
-// equal as can be; a member that comes or goes moves most items.
+// Deal is an Assign that deals the items out to the members in turn, as kazoo's SetPartitioner does. The shares differ by one
+// item at most; a member that comes or goes moves most items. It goes by the order of both lists, which has to be the same
+// for all: a Partitioner sorts them. A member that is listed twice has two shares; an item that is listed twice moves
+// those that follow and goes by its last place. Partitioner lists nothing twice. Without members the result is empty. It
+// takes time in proportion to the items. It is a pure function: safe for concurrent use.
 func Deal(members, items []string) map[string]string {
 	owners := make(map[string]string, len(items))
 	for i, item := range items {

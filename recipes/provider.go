@@ -167,11 +167,17 @@ func (p *Provider[T]) Close() {
 	p.closed, p.known, p.errs = true, nil, nil
 }
 
-// Strategy chooses one of several instances, of which there is at least one, by its index. It must be safe for concurrent
-// use, and belongs to one Provider.
+// Strategy chooses one of several instances, of which there is at least one, by its index; Pick returns zk.ErrBadArguments
+// for an index that is out of range. The instances are in the order of their znodes, those that a Pick cannot return left
+// out, and others each time: an index means nothing the next time. It is called by each Pick on that caller's goroutine, by
+// several at once, and must be safe for that; what it remembers is in this process alone, so that it belongs to one
+// Provider.
 type Strategy[T any] func(instances []Instance[T]) int
 
-// RoundRobin takes them in turn.
+// RoundRobin takes them in turn: every call the next one, by the count of its calls. As long as the same instances are there
+// each is taken as often as the others, to one; when one comes or goes the turn goes on from another. All state is that
+// count, in this process: several processes begin with the same instance each. It takes constant time, without a lock, and is
+// safe for concurrent use.
 func RoundRobin[T any]() Strategy[T] {
 	var turn atomic.Uint64
 	return func(instances []Instance[T]) int {
@@ -179,12 +185,18 @@ func RoundRobin[T any]() Strategy[T] {
 	}
 }
 
-// Random takes any of them.
+// Random takes any of them, each with the same chance, whatever it took before. It has no state, so that many processes
+// spread what they pick without knowing of each other; it may take one several times on end. It takes constant time, without
+// a lock, and is safe for concurrent use.
 func Random[T any]() Strategy[T] {
 	return func(instances []Instance[T]) int { return rand.IntN(len(instances)) }
 }
 
-// Sticky takes the one it took the last time, as long as that is there, and otherwise the one that inner takes.
+// Sticky takes the one it took the last time, by its ID, as long as that can be picked, and otherwise the one that inner
+// takes: also when that one has had too many errors (Provider.NoteError) or is not enabled any more, and then it stays with
+// the new one. All state is that ID, and inner's. It looks through the instances, which takes time in proportion to their
+// number, under a lock that inner is called under as well: calls take turns, so that Sticky is safe for concurrent use even if
+// inner is not, and inner must not call it.
 func Sticky[T any](inner Strategy[T]) Strategy[T] {
 	var mu sync.Mutex // guards what follows
 	var last string

@@ -51,14 +51,25 @@ type Instance[T any] struct {
 	Registered time.Time // to the millisecond; zero makes Register set the ensemble's time
 }
 
-// InstanceType says how long an instance is registered.
+// InstanceType says how long an instance is registered. They are Curator's types of services.
 type InstanceType uint8
 
-// Curator's types of services. Dynamic ones go with their session, the others stay until Deregister.
 const (
-	Dynamic           InstanceType = iota
-	DynamicSequential              // as Dynamic, but several may have one ID
+	// Dynamic is registered as long as its process lives: an ephemeral znode, which goes at the latest with its session's
+	// timeout, and is registered again after an expired session. It is the default.
+	Dynamic InstanceType = iota
+
+	// DynamicSequential is as Dynamic, but the znode's name has a number after the id: several may have one ID, none
+	// replaces another, and who looks for the path of an id, as Curator's programs do, does not find it.
+	DynamicSequential
+
+	// Static stays until Deregister, a restart or the end of its process included: a persistent znode. Whoever registers
+	// under the same id replaces it. Nothing here removes one whose process is gone for good; Curator's discovery server
+	// does, when it was registered longer ago than that server allows.
 	Static
+
+	// Permanent is stored and kept exactly as Static. The name alone differs, and tells Curator's discovery server to leave
+	// it where it is, however old it becomes.
 	Permanent
 )
 
@@ -197,7 +208,10 @@ func (k *Registration[T]) Deregister(ctx context.Context) error {
 	return k.publisher.finish(ctx, "deregister")
 }
 
-// Services returns the names of the services that have an instance, in byte order.
+// Services returns the names of the services that have an instance, in byte order, all as of one zxid: that of this member,
+// which may be behind others. What is registered need not be an instance: Instances and Watch decode, Services does not. It
+// costs no message; time and memory grow with the number of services, not with that of the instances. Errors: those of
+// every read.
 func (r *Registry[T]) Services(ctx context.Context) (names []string, err error) {
 	s, err := session(ctx, r.Session, "services", r.Base)
 	if err != nil {
@@ -220,8 +234,10 @@ func (r *Registry[T]) where(service string) (string, error) {
 	return join(r.Base, service), nil
 }
 
-// Instances returns those of a service, in the order of their znodes, all as of one zxid. What is no instance is left out:
-// Watch tells of it.
+// Instances returns those of a service, in the order of their znodes, all as of one zxid: that of this member, which may be
+// behind others. Those that are not enabled are among them; what is no instance is left out, and Watch tells of it. It costs no
+// message, but decodes every instance each time: a Provider does so once. Errors: those of every read; zk.ErrBadArguments
+// for a name that no service can have.
 func (r *Registry[T]) Instances(ctx context.Context, service string) (all []Instance[T], err error) {
 	s, err := session(ctx, r.Session, "instances", r.Base)
 	if err != nil {

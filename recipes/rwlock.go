@@ -180,8 +180,9 @@ func (l *RWLock) Downgrade(ctx context.Context, write *Held) (*Held, error) {
 	return read.held(r, err)
 }
 
-// Contenders lists who is in line, as this member knows it: Holding are the writer, or the readers, that nobody has to go
-// before. Empty means that the lock is free.
+// Contenders lists who is in line, in its order: Holding are the writer, or the readers, that nobody has to go before. Empty
+// means that the lock is free. It is what this member knows, and who comes or goes meanwhile may or may not show. It costs
+// no message; time and memory grow with the line. Errors: those of every read.
 func (l *RWLock) Contenders(ctx context.Context) ([]Contender, error) {
 	s, err := session(ctx, l.Session, "contenders", l.Path)
 	if err != nil {

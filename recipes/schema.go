@@ -44,13 +44,15 @@ type patternRule struct {
 	rule *Rule
 }
 
-// Allowance says whether something may be so.
+// Allowance says, in a Rule, whether a znode or a read may be of some kind.
 type Allowance uint8
 
-// The allowances.
 const (
+	// Can leaves it to the caller: both are allowed. It is the default.
 	Can Allowance = iota
+	// Must refuses what is not of the kind: a create that is not ephemeral or has no number, a read without a watch.
 	Must
+	// Cannot refuses what is of the kind: an ephemeral or a numbered create, a watch.
 	Cannot
 )
 

@@ -324,7 +324,9 @@ func (m *Semaphore) SetLimit(ctx context.Context, n int) error {
 	}
 }
 
-// Holders lists the leases that are held, one for each unit, the oldest first, as this member knows it.
+// Holders lists the leases that are held, one for each unit, the oldest first. Those of Curator's programs are listed; foreign
+// children of PATH/leases that count as leases are not. It is what this member knows, and who comes or goes meanwhile may or
+// may not show. It costs no message; time and memory grow with the number of units. Errors: those of every read.
 func (m *Semaphore) Holders(ctx context.Context) ([]Contender, error) {
 	s, err := session(ctx, m.Session, "holders", m.Path)
 	if err != nil {

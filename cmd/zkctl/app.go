@@ -45,6 +45,7 @@ type app struct {
 	auth     []string
 	output   string
 	readOnly bool
+	legacy   bool
 	tls      tlsFiles
 
 	life            context.Context // of the program: an interrupt does not end it
@@ -165,6 +166,7 @@ func (a *app) commands() *cobra.Command {
 		flags.StringVar(&a.tls.ca, "ca", "", "connect over TLS and trust the authorities in this PEM `file`")
 		flags.StringVar(&a.tls.cert, "cert", "", "a client certificate, PEM `file`; needs --key")
 		flags.BoolVar(&a.readOnly, "read-only", false, "be content with a server that has lost its quorum")
+		flags.BoolVar(&a.legacy, "legacy", false, "ask for nothing that ZooKeeper 3.4 lacks; for servers before 3.6")
 		flags.StringVar(&a.tls.key, "key", "", "its key, PEM `file`")
 		root.PersistentPreRunE = func(*cobra.Command, []string) error { return a.check() }
 	}
@@ -253,6 +255,7 @@ func (a *app) clientConfig() (cfg wire.ClientConfig, err error) {
 	}
 	cfg.Timeout = a.timeout
 	cfg.ReadOnly = a.readOnly
+	cfg.Legacy = a.legacy
 	cfg.TLS, err = a.tls.client()
 	return cfg, err
 }

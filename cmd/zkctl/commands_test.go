@@ -4,11 +4,15 @@ package main
 
 import (
 	"context"
+	"encoding/binary"
 	"encoding/json"
+	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/seed-541fafe0/zk/internal/zookeeper"
@@ -186,4 +190,91 @@ func TestEphemeral(t *testing.T) {
 		t.Errorf("code %d", code)
 	}
 	zkctl(t, "", "ls", "/").want(t, 0, "zookeeper\n") // closed, not expired
+}
+
+// TestLegacy runs the commands with a server that, like ZooKeeper 3.4, closes the connection of who asks for what came
+// later (WP-83).
+func TestLegacy(t *testing.T) {
+	_, addr := serve(t)
+	t.Setenv("ZK_SERVERS", oldServer(t, addr))
+	zkctl(t, "", "--timeout", "1s", "create", "/a").want(t, exitUnreachable, "")
+	for _, step := range []struct {
+		stdin string
+		args  string // separated by spaces
+		code  int
+		out   string
+	}{
+		{"", "create /a hello", 0, "/a\n"},
+		{"", "create -p /a/b/c", 0, "/a/b/c\n"},
+		{"", "create -s -o json /a/s-", 0, "{\"path\":\"/a/s-0000000001\"}\n"},
+		{"", "create -c /box", exitUsage, ""},
+		{"", "create -t 1h /ttl", exitUsage, ""},
+		{"", "ls /a", 0, "b\ns-0000000001\n"},
+		{"", "ls -R /a", 0, "/a\n/a/b\n/a/b/c\n/a/s-0000000001\n"},
+		{"", "ls -R /none", exitNoNode, ""},
+		{"", "get /a", 0, "hello\n"},
+		{"", "set -v 0 /a more", 0, ""},
+		{"", "watch /a", exitUsage, ""},
+		{"create -e /mine x\nls /\ndelete /mine\n", "", 0, "/mine\na\nmine\nzookeeper\n"},
+		{"", "deleteall --yes /a/b", 0, ""},
+		{"", "ls /a", 0, "s-0000000001\n"},
+	} {
+		r := zkctl(t, step.stdin, append([]string{"--legacy"}, strings.Fields(step.args)...)...)
+		if r.want(t, step.code, step.out); (r.err == "") != (step.code == 0) {
+			t.Errorf("%s: the standard error has %q", step.args, r.err)
+		}
+	}
+	if got, want := zkctl(t, "", "--legacy", "ls", "--stat", "/a").out, "s-0000000001\n"+zkctl(t, "", "stat", "/a").out; got != want || !strings.Contains(got, "dataVersion = 1\n") {
+		t.Errorf("ls --stat printed\n%s", got)
+	}
+}
+
+// oldServer hands on to addr what clients of ZooKeeper 3.4 send, and hangs up on others.
+func oldServer(t *testing.T, addr string) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	var work sync.WaitGroup
+	t.Cleanup(func() {
+		l.Close()
+		work.Wait()
+	})
+	work.Go(func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			s, err := net.Dial("tcp", addr)
+			if err != nil {
+				c.Close()
+				continue
+			}
+			work.Go(func() {
+				defer c.Close()
+				io.Copy(c, s)
+			})
+			work.Go(func() {
+				defer s.Close()
+				for first := true; ; first = false {
+					b := make([]byte, 4)
+					if _, err := io.ReadFull(c, b); err != nil {
+						return
+					}
+					b = append(b, make([]byte, binary.BigEndian.Uint32(b))...)
+					if _, err := io.ReadFull(c, b[4:]); err != nil {
+						return
+					}
+					op := int32(binary.BigEndian.Uint32(b[8:]))
+					if !first && op > 14 && op != 100 && op != 101 { // up to multi, auth and setWatches
+						return
+					}
+					if _, err := s.Write(b); err != nil {
+						return
+					}
+				}
+			})
+		}
+	})
+	return l.Addr().String()
 }

@@ -119,6 +119,11 @@ func (a *app) printStat(path string, st zk.Stat) error {
 }
 
 func (a *app) printPath(path string, st zk.Stat) error {
+	if a.output == "json" && a.legacy { // the answer had no Stat
+		return a.printJSON(struct {
+			Path string `json:"path"`
+		}{path})
+	}
 	if a.output == "json" {
 		return a.printStat(path, st)
 	}

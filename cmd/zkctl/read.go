@@ -27,7 +27,7 @@ func (a *app) lsCommand() *cobra.Command {
 			}
 			defer cancel()
 			if deep {
-				paths, err := subtree(ctx, c, args[0])
+				paths, err := a.subtree(ctx, c, args[0])
 				if err != nil {
 					return err
 				}
@@ -39,6 +39,11 @@ func (a *app) lsCommand() *cobra.Command {
 			}
 			if !withStat {
 				return a.printNames(names, nil)
+			}
+			if a.legacy { // the answer has none
+				if st, _, err = c.Exists(ctx, args[0]); err != nil {
+					return err
+				}
 			}
 			return a.printNames(names, &st)
 		},
@@ -115,6 +120,9 @@ func (a *app) watchCommand() *cobra.Command {
 			if count < 0 {
 				return usagef("--count %d: it must not be negative", count)
 			}
+			if a.legacy {
+				return usagef("--legacy: servers before ZooKeeper 3.6 have no watches that last")
+			}
 			ctx, cancel, c, err := a.dial(cmd.Context())
 			if err != nil {
 				return err
@@ -158,7 +166,7 @@ const readBatch = 128
 
 // subtree lists root and everything below it, parents before their children, directories in byte order. What goes
 // meanwhile may or may not be in it.
-func subtree(ctx context.Context, c *wire.Client, root string) ([]string, error) {
+func (a *app) subtree(ctx context.Context, c *wire.Client, root string) ([]string, error) {
 	if _, ok, err := c.Exists(ctx, root); err != nil {
 		return nil, err
 	} else if !ok {
@@ -167,11 +175,7 @@ func subtree(ctx context.Context, c *wire.Client, root string) ([]string, error)
 	paths := []string{root}
 	for done := 0; done < len(paths); {
 		batch := paths[done:min(done+readBatch, len(paths))]
-		reads := make([]zk.ReadRequest, len(batch))
-		for i, p := range batch {
-			reads[i] = zk.ReadRequest{Path: p, Children: true}
-		}
-		results, err := c.MultiRead(ctx, reads...)
+		results, err := a.children(ctx, c, batch)
 		if err != nil {
 			return nil, err
 		}
@@ -193,6 +197,30 @@ func subtree(ctx context.Context, c *wire.Client, root string) ([]string, error)
 		return strings.Compare(strings.ReplaceAll(a, "/", "\x00"), strings.ReplaceAll(b, "/", "\x00"))
 	})
 	return paths, nil
+}
+
+// children lists the children of each path: in one request, where the server can.
+func (a *app) children(ctx context.Context, c *wire.Client, paths []string) ([]zk.ReadResult, error) {
+	if !a.legacy {
+		reads := make([]zk.ReadRequest, len(paths))
+		for i, p := range paths {
+			reads[i] = zk.ReadRequest{Path: p, Children: true}
+		}
+		return c.MultiRead(ctx, reads...)
+	}
+	results := make([]zk.ReadResult, len(paths))
+	for i, p := range paths {
+		names, _, err := c.Children(ctx, p)
+		switch {
+		case err == nil:
+			results[i].Names = names
+		case errors.Is(err, zk.ErrNoNode):
+			results[i].Code = zk.ErrNoNode
+		default:
+			return nil, err
+		}
+	}
+	return results, nil
 }
 
 // complete offers the children of the directory that is being typed.

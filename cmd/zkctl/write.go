@@ -33,6 +33,9 @@ func (a *app) createCommand() *cobra.Command {
 			"Outside of the shell an ephemeral znode lasts until the command is interrupted.",
 		Args: arguments(1, 3),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if a.legacy && (container || cmd.Flags().Changed("ttl")) {
+				return usagef("--legacy: servers before ZooKeeper 3.5 have no containers and no times to live")
+			}
 			mode := zk.Persistent
 			for m, on := range map[zk.CreateMode]bool{zk.Sequential: sequential, zk.Ephemeral: ephemeral, zk.Container: container} {
 				if on {
@@ -174,7 +177,7 @@ func (a *app) deleteAllCommand() *cobra.Command {
 				return err
 			}
 			defer cancel()
-			paths, err := subtree(ctx, c, args[0])
+			paths, err := a.subtree(ctx, c, args[0])
 			if err != nil {
 				return err
 			}
@@ -191,7 +194,7 @@ func (a *app) deleteAllCommand() *cobra.Command {
 				}
 				defer cancel()
 			}
-			return deleteAll(ctx, c, paths)
+			return a.deleteAll(ctx, c, paths)
 		},
 		ValidArgsFunction: a.complete,
 	}
@@ -202,7 +205,7 @@ func (a *app) deleteAllCommand() *cobra.Command {
 
 // deleteAll deletes the paths, children before their parents. Where somebody else changes the tree meanwhile it looks
 // again, a few times.
-func deleteAll(ctx context.Context, c *wire.Client, paths []string) error {
+func (a *app) deleteAll(ctx context.Context, c *wire.Client, paths []string) error {
 	root := paths[0]
 	for try := 0; ; try++ {
 		slices.Reverse(paths)
@@ -219,7 +222,7 @@ func deleteAll(ctx context.Context, c *wire.Client, paths []string) error {
 		if err == nil || try == 10 || !errors.Is(err, zk.ErrNoNode) && !errors.Is(err, zk.ErrNotEmpty) {
 			return err
 		}
-		if paths, err = subtree(ctx, c, root); errors.Is(err, zk.ErrNoNode) {
+		if paths, err = a.subtree(ctx, c, root); errors.Is(err, zk.ErrNoNode) {
 			return nil
 		} else if err != nil {
 			return err

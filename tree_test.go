@@ -192,7 +192,7 @@ func TestFreshTree(t *testing.T) {
 	check(t, s)
 }
 
-// DM-31: the version after 2147483647 is negative, and -1 is skipped.
+// DM-31: the version after 2147483647 is negative, and -1 is skipped. A znode can be written on from there (PEER-53).
 func TestNextVersion(t *testing.T) {
 	for v, want := range map[int32]int32{0: 1, 5: 6, math.MaxInt32: math.MinInt32, math.MinInt32: math.MinInt32 + 1, -3: -2, -2: 0} {
 		if got := nextVersion(v); got != want {
@@ -208,6 +208,13 @@ func TestNextVersion(t *testing.T) {
 	w.must(t, id, OpSet("/a", nil, -2), OpSet("/a", nil, 0), Op{kind: opSetACL, path: "/a", acl: OpenACL(), version: -2})
 	if n.version != 1 || n.aversion != 0 {
 		t.Errorf("version %d, aversion %d", n.version, n.aversion)
+	}
+	n.version = math.MaxInt32
+	w.resum(n)
+	w.must(t, id, OpSet("/a", []byte("x"), math.MaxInt32)) // PEER-53: it is not frozen there
+	w.must(t, id, OpSet("/a", []byte("y"), math.MinInt32))
+	if n.version != math.MinInt32+1 || n.data != "y" {
+		t.Errorf("version %d, data %q", n.version, n.data)
 	}
 }
 

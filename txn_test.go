@@ -300,7 +300,7 @@ func TestTxnIsAtomic(t *testing.T) {
 	})
 }
 
-// Guards on a znode's incarnation, absence and children decide the whole, on the state as it is when they are applied.
+// Guards on a znode's incarnation, absence and children decide the whole, on the state as it is when they are applied (E6).
 func TestGuardsDecide(t *testing.T) {
 	bubble(t, 3, zktest.Config{}, func(t *testing.T, ctx context.Context, c *zktest.Cluster) {
 		a, b := session(t, ctx, c.Member(0)), session(t, ctx, c.Member(1))

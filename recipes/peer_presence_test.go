@@ -117,7 +117,7 @@ func TestPeerPresenceLeaks(t *testing.T) {
 			must(t, ttl.Stop(ctx))
 		}
 		synctest.Wait()
-		if n := runtime.NumGoroutine(); n > goroutines+5 {
+		if n := runtime.NumGoroutine(); n > goroutines+5 { // PRES-L2, PEER-63
 			t.Errorf("%d goroutines were %d", n, goroutines)
 		}
 		if n := c.Member(0).Stats().Watches; n != watches {

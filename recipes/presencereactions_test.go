@@ -43,7 +43,7 @@ var presenceReactions = []struct {
 		must(t, p.start(ctx))
 		must(t, p.set(ctx, "b"))
 		z := sc.only(t, ctx, "b", zk.Znode{})
-		for range 3 { // PEER-62: again and again, with what was set last
+		for range 3 { // REG-L1, REG-S3, PEER-62: again and again, with what was set last
 			s, err := m.Session(ctx)
 			must(t, err)
 			must(t, sc.c.Expire(ctx, s))

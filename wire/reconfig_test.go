@@ -11,7 +11,7 @@ import (
 	"github.com/seed-541fafe0/zk/zktest"
 )
 
-// Clients that may change the ensemble's members, under ZooKeeper's checks (DM-54, WP-87, OP-40 to OP-47).
+// Clients that may change the ensemble's members, under ZooKeeper's checks (DM-54, WP-87, OP-40, OP-42 to OP-44, OP-47).
 func TestReconfig(t *testing.T) {
 	super := zk.DigestID("super:secret")
 	bubble(t, 3, zktest.Config{Base: zk.Config{SuperDigest: super}}, func(s *Server) { s.Reconfig = true }, func(t *testing.T, e *ensemble) {

@@ -533,6 +533,37 @@ func TestPeer65SlowConsumers(t *testing.T) {
 			})
 		}
 		synctest.Wait()
+		// What others cost: one who writes the same znode, and two who use another one.
+		far := session(t, ctx, c.Member(0))
+		same, other := recipes.NewValue[[]byte](far, "/d/v"), recipes.NewValue[int](far, "/other")
+		heard := make(chan int)
+		all.Go(func() {
+			for x, err := range other.Watch(some) {
+				if err != nil {
+					return
+				}
+				heard <- x
+			}
+		})
+		soon(t, "nothing heard", heard)
+		turn := 0
+		others := func() (took time.Duration, allocs uint64) {
+			const rounds = 200
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			began := time.Now()
+			for range rounds {
+				turn++
+				must(t, same.Set(ctx, nil))
+				must(t, other.Set(ctx, turn))
+				if x := soon(t, "nothing heard", heard); x != turn {
+					t.Fatalf("heard %d instead of %d", x, turn)
+				}
+			}
+			took = time.Since(began)
+			runtime.ReadMemStats(&after)
+			return took, (after.Mallocs - before.Mallocs) / rounds
+		}
 		heap := func() uint64 {
 			must(t, c.Member(0).Compact(ctx)) // what is in the log does not count
 			runtime.GC()
@@ -544,12 +575,16 @@ func TestPeer65SlowConsumers(t *testing.T) {
 		for range 300 {
 			must(t, v.Set(ctx, data))
 		}
+		took, allocs := others()
 		before := heap()
 		for range size(20_000, 3000) {
 			must(t, v.Set(ctx, data))
 		}
 		if now := heap(); now > before+16<<20 { // PEER-65: 30 MB were written
 			t.Errorf("%d MiB more", (now-before)>>20)
+		}
+		if now, n := others(); now > took || n > allocs*5/4+10 { // PEER-65: nobody waits for the slow ones, or pays for their backlog
+			t.Errorf("others take %v and %d allocations, took %v and %d", now, n, took, allocs)
 		}
 		settled(t, ctx, c.Member(0), k)
 		close(stuck)

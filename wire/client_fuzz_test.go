@@ -8,6 +8,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"net"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -84,6 +85,7 @@ func FuzzClientReplies(f *testing.F) {
 			if waits {
 				break
 			}
+			runtime.Gosched()
 		}
 		fresh.serve(cn)
 		fresh.finish(zk.StateClosed, zk.ErrClosed)

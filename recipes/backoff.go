@@ -9,14 +9,15 @@ import (
 )
 
 // Backoff spreads the attempts of a caller's own loop: exponential, with full jitter. The recipes need none, because
-// they wait for what they wait for. The zero value is 10 ms up to 1 s. It is a plain value.
+// they wait for what they wait for. The zero value is 10 ms up to 1 s. It is a plain value without a state, safe for
+// concurrent use. It says when to try again and not whether: what may have been applied (zk.MaybeApplied) may be done twice.
 type Backoff struct {
-	Base time.Duration // bound of the first wait; default 10 ms
-	Max  time.Duration // bound of every wait; default 1 s, at least Base
+	Base time.Duration // bound of the first wait; 0 or less: 10 ms
+	Max  time.Duration // bound of every wait; 0 or less: 1 s; at least Base
 }
 
-// Wait waits before the next attempt: a random time up to Base doubled attempt times, at most Max. The first attempt
-// is 0. It returns early with ctx's error.
+// Wait waits before the next attempt: a random time, from none at all up to Base doubled attempt times, at most Max. The
+// first attempt is 0, and so is a negative one. It returns early with ctx's error, or its cause.
 func (b Backoff) Wait(ctx context.Context, attempt int) error {
 	if ctx == nil {
 		return badArgument("backoff", "", "nil context")

@@ -15,18 +15,21 @@ import (
 //
 // Cost: one write to set and one to lift; Wait has one round of messages, so that a barrier set anywhere before the call
 // is seen, and one local watch. Lifting wakes everybody who waits.
+//
+// A barrier belongs to nobody: whoever calls Lift lifts it, and one that is not Ephemeral stays when the process that has set
+// it dies, until somebody does. It bars nobody who has passed Wait already.
 type Barrier struct {
 	noCopy noCopy
 
 	Session   zk.SessionSource
 	Path      string
-	Ephemeral bool // the barrier goes with the session that set it
+	Ephemeral bool // the barrier goes with the session that set it; one that is set already stays what it is
 }
 
 // NewBarrier returns a barrier at path.
 func NewBarrier(s zk.SessionSource, path string) *Barrier { return &Barrier{Session: s, Path: path} }
 
-// Set puts the barrier up. It returns nil if it is up already, whoever set it.
+// Set puts the barrier up. It returns nil if it is up already, whoever set it. Errors: those of every write.
 func (b *Barrier) Set(ctx context.Context) error {
 	s, err := session(ctx, b.Session, "set barrier", b.Path)
 	if err != nil {
@@ -43,7 +46,8 @@ func (b *Barrier) Set(ctx context.Context) error {
 	return err
 }
 
-// Lift takes the barrier down. It returns nil if it is down already.
+// Lift takes the barrier down, whoever set it. It returns nil if it is down already. Errors: those of every write;
+// zk.ErrNotEmpty if somebody has put a znode below it.
 func (b *Barrier) Lift(ctx context.Context) error {
 	s, err := session(ctx, b.Session, "lift barrier", b.Path)
 	if err != nil {

@@ -130,7 +130,8 @@ func (c *Counter) overflow(v, delta int64) error {
 	return fmt.Errorf("%w: %d%+d at %s does not fit into %v", ErrOverflow, v, delta, c.Path, c.Encoding)
 }
 
-// Get returns the value as this member knows it. Errors: *DecodeError for what is stored, and those of every read.
+// Get returns the value as this member knows it, which may be behind others: Initial while there is no znode. Errors:
+// *DecodeError for what is stored, and those of every read.
 func (c *Counter) Get(ctx context.Context) (int64, error) {
 	s, err := c.begin(ctx, "get counter")
 	if err != nil {
@@ -143,7 +144,8 @@ func (c *Counter) Get(ctx context.Context) (int64, error) {
 	return c.decode(z)
 }
 
-// Set writes the value, whatever is there. Errors: ErrOverflow, and those of every write.
+// Set writes the value, whatever is there, and creates the znode where there is none. Errors: ErrOverflow, and those of every
+// write.
 func (c *Counter) Set(ctx context.Context, v int64) error {
 	s, err := c.begin(ctx, "set counter", v)
 	if err != nil {
@@ -153,7 +155,7 @@ func (c *Counter) Set(ctx context.Context, v int64) error {
 }
 
 // CompareAndSwap writes new if the value is old. That it is not is said of what was current after the call began.
-// Errors: ErrOverflow, *DecodeError, and those of every write.
+// Errors: ErrOverflow, *DecodeError, and those of every write. Only if zk.MaybeApplied says so may a failed call have swapped.
 func (c *Counter) CompareAndSwap(ctx context.Context, old, new int64) (swapped bool, err error) {
 	s, err := c.begin(ctx, "compare and swap", new)
 	if err != nil {
@@ -293,7 +295,7 @@ func (c *Counter) addAll(ctx context.Context, adds []*addition) error {
 }
 
 // Watch yields the value, and again whenever it has changed, as Value.Watch does: the newest only, Initial while there
-// is no znode, and a *DecodeError, after which it goes on, for what cannot be decoded.
+// is no znode, and a *DecodeError, after which it goes on, for what cannot be decoded. It ends as Value.Watch does.
 func (c *Counter) Watch(ctx context.Context) iter.Seq2[int64, error] {
 	return states(ctx, c.Session, "watch counter", c.Path, c.decode)
 }
@@ -307,7 +309,8 @@ type Block struct {
 }
 
 // Block takes a range of size values, at least one, with one Add. They are those that so many calls of Add(ctx, 1) would
-// have returned as the value after. What is not used is lost with the Block.
+// have returned as the value after. What is not used is lost with the Block. Errors: those of Add; zk.ErrBadArguments for a
+// size below 1.
 func (c *Counter) Block(ctx context.Context, size int64) (*Block, error) {
 	if size < 1 {
 		return nil, badArgument("block", c.Path, "a block has at least one value")
@@ -319,7 +322,7 @@ func (c *Counter) Block(ctx context.Context, size int64) (*Block, error) {
 	return &Block{first: before + 1, size: size}, nil
 }
 
-// Next returns the next value of the block; false when it is used up.
+// Next returns the next value of the block; false when it is used up. It is an addition in memory and never waits.
 func (b *Block) Next() (v int64, ok bool) {
 	if n := b.used.Load(); n >= b.size {
 		return 0, false

@@ -19,6 +19,15 @@
 // call and not changed afterwards. All methods are safe for concurrent use. No recipe keeps a goroutine but where its comment
 // says so; what runs in the background is the removal of znodes whose owner is done with them.
 //
+// # Errors
+//
+// Every call fails with zk.ErrBadArguments, and changes nothing, for a nil context, no session, a path that no znode can have,
+// or options that make no sense; a constructor checks nothing. The errors of every read are, besides, that of the context,
+// or its cause; zk.ErrSessionExpired, zk.ErrSessionMoved and zk.ErrClosed where the session or the member is over; and
+// zk.ErrNoAuth where an access control list says so. Those of every write are, besides, zk.ErrUnavailable, which wraps the
+// context's, zk.ErrQuotaExceeded, zk.ErrTooLarge and zk.ErrThrottled. What has failed has not been done, unless
+// [zk.MaybeApplied] says that nobody knows. All match with errors.Is and errors.As.
+//
 // # Rights
 //
 // What a call grants is a [Held]: the right to something that others are kept from. It is bound to one session and

@@ -18,13 +18,14 @@ var (
 	// ErrReleased means that a right was given back by its holder.
 	ErrReleased = errors.New("recipes: right released")
 
-	// ErrNotAcquired means that somebody else holds what was tried for.
+	// ErrNotAcquired means that somebody else holds, or waits for, what was tried for. No znode of the try is left.
 	ErrNotAcquired = errors.New("recipes: held by another")
 
 	// ErrBroken means that a znode of this recipe was deleted by another party, such as an operator.
 	ErrBroken = errors.New("recipes: znode removed by another party")
 
-	// ErrMismatch means that a znode of this recipe is used differently by another party.
+	// ErrMismatch means that a znode of this recipe is used differently by another party: with another limit, count or step,
+	// say.
 	ErrMismatch = errors.New("recipes: znode used differently by another party")
 
 	// ErrNoLeader means that nobody leads.
@@ -34,11 +35,11 @@ var (
 	ErrOverflow = errors.New("recipes: counter overflow")
 )
 
-// DecodeError reports stored bytes that the codec refuses.
+// DecodeError reports stored bytes that the codec refuses, or that are not of a recipe's own form. They stay where they are.
 type DecodeError struct {
-	Path string
+	Path string  // of the znode
 	Zxid zk.Zxid // of the write that stored them
-	Err  error   // the codec's
+	Err  error   // the codec's; it may wrap ErrMismatch
 }
 
 // Error names the path and the zxid.

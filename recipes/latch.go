@@ -26,7 +26,7 @@ type Latch struct {
 
 	Session zk.SessionSource
 	Path    string
-	Count   int // to begin with; all users give the same
+	Count   int // to begin with, 0 or more; all users give the same
 }
 
 // NewLatch returns a latch at path that opens after count calls of CountDown.

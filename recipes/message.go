@@ -44,7 +44,7 @@ type ack struct {
 }
 
 // Redelivered reports whether the item was claimed before, by a consumer that did not acknowledge it. Claims of kazoo's
-// and Curator's consumers leave no trace and are not counted.
+// and Curator's consumers leave no trace and are not counted. It is a hint: what is false may have been done by such a one.
 func (m *Message[T]) Redelivered() bool { return m.again }
 
 // Ack removes the item for good. Errors: ErrLost if the claim was lost, so that the item is, or will be, received again;

@@ -93,7 +93,8 @@ func (m Model[T]) fits(path string) error {
 	return nil
 }
 
-// Value returns the one at path, for everything that can be done with a Value.
+// Value returns the one at path, for everything that can be done with a Value. Error: zk.ErrBadArguments for a path that does
+// not fit.
 func (m Model[T]) Value(path string) (*Value[T], error) {
 	if err := m.fits(path); err != nil {
 		return nil, err
@@ -124,7 +125,7 @@ func (m Model[T]) Put(ctx context.Context, path string, x T) error {
 	return v.Set(ctx, x)
 }
 
-// Check says whether data decodes. It is made for Rule.Check.
+// Check says whether data decodes, and whether the path fits. It is made for Rule.Check, and reads nothing.
 func (m Model[T]) Check(path string, data []byte) error {
 	if err := m.fits(path); err != nil {
 		return err
@@ -135,10 +136,10 @@ func (m Model[T]) Check(path string, data []byte) error {
 	return nil
 }
 
-// Item is one znode of a Model.
+// Item is one znode of a Model, as of one zxid. It is a plain value.
 type Item[T any] struct {
 	Path  string
-	Value T
+	Value T // zero where it could not be decoded
 	Stat  zk.Stat
 }
 

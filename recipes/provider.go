@@ -14,7 +14,8 @@ import (
 	"github.com/seed-541fafe0/zk"
 )
 
-// ErrNoInstance means that a service has no instance that could be picked.
+// ErrNoInstance means that a service has no instance that could be picked: none is registered, enabled, and without too many
+// errors of late, as far as this member knows.
 var ErrNoInstance = errors.New("recipes: no instance")
 
 // Provider picks an instance of a service for each use, and passes over those that keep failing.

@@ -41,7 +41,7 @@ type Queue[T any] struct {
 	Session  zk.SessionSource
 	Path     string
 	Codec    Codec[T] // default JSON
-	MaxItems int      // bounds the entries, exactly; claimed ones count; 0: none
+	MaxItems int      // bounds the entries, exactly, by a guard in each put; claimed ones count; 0: no bound. All producers give the same
 	Layout   Layout   // default Kazoo
 
 	idle  idle   // the consumers that wait
@@ -140,7 +140,8 @@ func (q *Queue[T]) PutAt(ctx context.Context, item T, notBefore time.Time) error
 	return q.put(ctx, place{prio: noPriority, due: notBefore}, item)
 }
 
-// PutAfter is PutAt for d from now. No clock but the ensemble's is looked at.
+// PutAfter is PutAt for d from now; what is due at once, by a d of 0 or less, goes among those with a delay all the same. No
+// clock but the ensemble's is looked at. Errors: those of PutAt.
 func (q *Queue[T]) PutAfter(ctx context.Context, item T, d time.Duration) error {
 	s, err := q.session(ctx, "put")
 	if err != nil {
@@ -162,7 +163,8 @@ func (q *Queue[T]) PutID(ctx context.Context, item T, id string) error {
 	return q.put(ctx, p, item)
 }
 
-// PutAll puts items in one transaction, next to each other: all or none.
+// PutAll puts items in one transaction, next to each other: all or none. There may be as many as a transaction has room for
+// (zk.Config.MaxTxnOps). Errors: those of Put; zk.ErrBadArguments for more items than MaxItems. Without items it does nothing.
 func (q *Queue[T]) PutAll(ctx context.Context, items ...T) error {
 	return q.put(ctx, place{prio: noPriority}, items...)
 }
@@ -252,7 +254,8 @@ func (q *Queue[T]) waitRoom(ctx context.Context, s *zk.Session, most int) error 
 	}
 }
 
-// Len returns how many entries there are, those that are claimed or not due yet included, as this member knows it.
+// Len returns how many entries there are, those that are claimed or not due yet included, as this member knows it: one local
+// read, however many they are. Errors: those of every read.
 func (q *Queue[T]) Len(ctx context.Context) (int, error) {
 	s, err := q.session(ctx, "len")
 	if err != nil {
@@ -262,7 +265,9 @@ func (q *Queue[T]) Len(ctx context.Context) (int, error) {
 	return st.NumChildren, err
 }
 
-// Peek returns the item that would be received next, without receiving it; false where there is none.
+// Peek returns the item that would be received next, as far as this member knows, without receiving it; false where there is
+// none that is free and due. By the time it returns another consumer may have it. It costs local reads alone. Errors:
+// *DecodeError, as for Receive, and those of every read.
 func (q *Queue[T]) Peek(ctx context.Context) (item T, ok bool, err error) {
 	s, err := q.session(ctx, "peek")
 	if err != nil {
@@ -282,7 +287,8 @@ func (q *Queue[T]) Peek(ctx context.Context) (item T, ok bool, err error) {
 }
 
 // Remove deletes the entries with an id that nobody has claimed, and returns how many that were. Those that were given
-// back with a delay are looked for one by one among all that are not due.
+// back with a delay are looked for one by one among all that are not due. It is one write for each entry, not one for all:
+// if it fails, removed were removed. It goes by what this member knows. Errors: those of every write.
 func (q *Queue[T]) Remove(ctx context.Context, id string) (removed int, err error) {
 	s, err := q.session(ctx, "remove")
 	if err != nil {

@@ -35,7 +35,7 @@ type ruleJSON struct {
 	Metadata     map[string]string `json:"metadata,omitempty"`
 }
 
-// Encode writes a schema whose rules all have a name, and a Validator for each Check.
+// Encode writes a schema whose rules all have a name, and a Validator for each Check. All else is an error.
 func (SchemaJSON) Encode(x *Schema) ([]byte, error) {
 	if x == nil {
 		return nil, errors.New("no schema")
@@ -61,7 +61,7 @@ func (SchemaJSON) Encode(x *Schema) ([]byte, error) {
 	return json.Marshal(list)
 }
 
-// Decode reads a schema, and checks that it is one.
+// Decode reads a schema, and checks that it is one. The error, which a Value wraps in a *DecodeError, names the rule.
 func (c SchemaJSON) Decode(b []byte) (*Schema, error) {
 	d := json.NewDecoder(bytes.NewReader(b))
 	d.DisallowUnknownFields()

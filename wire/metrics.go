@@ -13,39 +13,37 @@ import (
 	"github.com/seed-541fafe0/zk"
 )
 
-// measured says what is counted and measured for mntr, beyond what the words had from the beginning (OP-20). Keys that
-// are not there, and why, are in docs/compatibility.md.
+// requestNames are what mntr calls the requests in its keys op_count_NAME.
+var requestNames = map[opcode]string{
+	opPing: "ping", opCreate: "create", opCreate2: "create2", opCreateContainer: "create_container", opCreateTTL: "create_ttl",
+	opDelete: "delete", opSetData: "set_data", opSetACL: "set_acl", opMulti: "multi", opExists: "exists", opGetData: "get_data",
+	opGetACL: "get_acl", opGetChildren: "get_children", opGetChildren2: "get_children2", opCountChildren: "get_all_children_number",
+	opGetEphemerals: "get_ephemerals", opMultiRead: "multi_read", opSync: "sync", opAddWatch: "add_watch", opCheckWatches: "check_watches",
+	opRemoveWatches: "remove_watches", opSetWatches: "set_watches", opSetWatches2: "set_watches2", opAuth: "auth", opSASL: "sasl",
+	opWhoAmI: "who_am_i", opReconfig: "reconfig", opCloseSession: "close_session",
+}
+
+// measured says the part of mntr that is counted and measured over time (OP-20). Keys that are not there, and why, are in
+// docs/compatibility.md.
 func (s *Server) measured(ctx context.Context, mode string, st *Stats, m *zk.Stats, say func(string, any)) {
 	for _, d := range [...]struct {
-		key      string
-		times    zk.Summary[time.Duration]
-		detailed bool
+		key   string
+		times zk.Summary[time.Duration]
 	}{
-		{"readlatency", st.Reads, true},
-		{"updatelatency", st.Updates, true},
-		{"propagation_latency", m.Propagation, true},
-		{"quorum_ack_latency", m.Commits, false},
-		{"fsynctime", m.LogWrites, false},
-		{"snapshottime", m.Snapshots, false},
-		{"dbinittime", once(m.Loading), false},
-		{"election_time", m.Elections, false},
-		{"follower_sync_time", m.CatchUps, false},
-		{"unavailable_time", m.Outages, false},
-		{"leader_unavailable_time", m.LeaderOutages, false},
+		{"quorum_ack_latency", m.Commits},
+		{"fsynctime", m.LogWrites},
+		{"snapshottime", m.Snapshots},
+		{"dbinittime", once(m.Loading)},
+		{"election_time", m.Elections},
+		{"follower_sync_time", m.CatchUps},
+		{"unavailable_time", m.Outages},
+		{"leader_unavailable_time", m.LeaderOutages},
 	} {
-		t := d.times
-		sayMean(say, d.key, millis(t.Sum), t.Count)
-		say("min_"+d.key, t.Min.Milliseconds())
-		say("max_"+d.key, t.Max.Milliseconds())
-		say("cnt_"+d.key, t.Count)
-		say("sum_"+d.key, t.Sum.Milliseconds())
-		if d.detailed {
-			say("p50_"+d.key, t.P50.Milliseconds())
-			say("p95_"+d.key, t.P95.Milliseconds())
-			say("p99_"+d.key, t.P99.Milliseconds())
-			say("p999_"+d.key, t.P999.Milliseconds())
-		}
+		sayTimes(say, d.key, &d.times)
 	}
+	sayQuantiles(say, "readlatency", &st.Reads)
+	sayQuantiles(say, "updatelatency", &st.Updates)
+	sayQuantiles(say, "propagation_latency", &m.Propagation)
 	sayNumbers(say, "startup_txns_loaded", once(m.Loaded))
 	sayNumbers(say, "node_created_watch_count", m.Created)
 	sayNumbers(say, "node_deleted_watch_count", m.Deleted)
@@ -85,7 +83,7 @@ func (s *Server) measured(ctx context.Context, mode string, st *Stats, m *zk.Sta
 		say(c.key, c.count)
 	}
 	if mode == "leader" {
-		last, least, most := proposalSizes(*m)
+		last, least, most := proposalSizes(m)
 		say("last_proposal_size", last)
 		say("min_proposal_size", least)
 		say("max_proposal_size", most)
@@ -105,10 +103,29 @@ func (s *Server) measured(ctx context.Context, mode string, st *Stats, m *zk.Sta
 // once is the summary of what is measured a single time.
 func once[T ~int64](v T) zk.Summary[T] { return zk.Summary[T]{Count: 1, Sum: v, Min: v, Max: v} }
 
+// sayTimes says the five keys of a summary, in ms.
+func sayTimes(say func(string, any), key string, t *zk.Summary[time.Duration]) {
+	sayMean(say, key, millis(t.Sum), t.Count)
+	say("min_"+key, t.Min.Milliseconds())
+	say("max_"+key, t.Max.Milliseconds())
+	say("cnt_"+key, t.Count)
+	say("sum_"+key, t.Sum.Milliseconds())
+}
+
+// sayQuantiles is sayTimes with four keys more.
+func sayQuantiles(say func(string, any), key string, t *zk.Summary[time.Duration]) {
+	sayTimes(say, key, t)
+	say("p50_"+key, t.P50.Milliseconds())
+	say("p95_"+key, t.P95.Milliseconds())
+	say("p99_"+key, t.P99.Milliseconds())
+	say("p999_"+key, t.P999.Milliseconds())
+}
+
 func sayMean(say func(string, any), key string, sum float64, count int64) {
 	say("avg_"+key, double(sum/float64(max(count, 1))))
 }
 
+// sayNumbers says the five keys of a summary.
 func sayNumbers(say func(string, any), key string, n zk.Summary[int64]) {
 	sayMean(say, key, float64(n.Sum), n.Count)
 	say("min_"+key, n.Min)
@@ -118,7 +135,7 @@ func sayNumbers(say func(string, any), key string, n zk.Summary[int64]) {
 }
 
 // proposalSizes are -1 before the first.
-func proposalSizes(m zk.Stats) (last, least, most int64) {
+func proposalSizes(m *zk.Stats) (last, least, most int64) {
 	if m.Proposals.Count == 0 {
 		return -1, -1, -1
 	}
@@ -130,7 +147,7 @@ const quotaRoot = "/zookeeper/quota"
 // quotas says limits and usage, summed up by namespace (DM-78). A hard limit goes before a soft one.
 func (s *Server) quotas(ctx context.Context, say func(string, any)) {
 	sums := map[string]int64{}
-	s.Member.View(ctx, func(v *zk.View) error {
+	err := s.Member.View(ctx, func(v *zk.View) error {
 		for z, err := range v.Walk(quotaRoot) {
 			if err != nil {
 				return err
@@ -160,6 +177,9 @@ func (s *Server) quotas(ctx context.Context, say func(string, any)) {
 		}
 		return nil
 	})
+	if err != nil {
+		return // better none than a part of the sum
+	}
 	for _, key := range slices.Sorted(maps.Keys(sums)) {
 		say(key, sums[key])
 	}

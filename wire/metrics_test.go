@@ -234,6 +234,24 @@ func TestMonitorOfAnEnsemble(t *testing.T) {
 	})
 }
 
+// Every request that is answered has a counter of its own (OP-20).
+func TestRequestNames(t *testing.T) {
+	names, slots := map[string]opcode{}, map[int]opcode{}
+	for op := range operations {
+		name := requestNames[op]
+		if other, taken := names[name]; name == "" || taken {
+			t.Errorf("opcode %d is called %q, as is %d", op, name, other)
+		}
+		if other, taken := slots[slot(op)]; taken {
+			t.Errorf("opcodes %d and %d have one slot", op, other)
+		}
+		names[name], slots[slot(op)] = op, op
+	}
+	if len(requestNames) != len(operations) {
+		t.Errorf("%d names for %d requests", len(requestNames), len(operations))
+	}
+}
+
 // What docs/compatibility.md says is not in mntr is not there.
 func TestMonitorLeavesOut(t *testing.T) {
 	text, err := os.ReadFile("../docs/compatibility.md")

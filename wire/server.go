@@ -205,7 +205,6 @@ func (s *Server) accept(nc net.Conn, p port) {
 }
 
 func (s *Server) forget(c *conn) {
-	s.stats.ended(c)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.conns, c)

@@ -217,11 +217,17 @@ func (s *Server) unasked(c *conn, what string, err error) {
 // farewell counts how a connection with a session ended. A session that ended because nothing was heard of its client for
 // as long as its timeout, before or after the deadline of the read, ended for a rule (WP-17, SS-10).
 func (s *Server) farewell(c *conn, why error) {
+	if !c.leaving.Load() {
+		s.stats.dropped.Add(1)
+	}
 	switch {
 	case why == errSlow:
 		s.stats.slow.Add(1)
 		s.broke(c, why.Error())
-	case why == errFrameTooLarge, why == errBadFrame:
+	case why == errFrameTooLarge:
+		s.stats.tooLong.Add(1)
+		s.broke(c, why.Error())
+	case why == errBadFrame:
 		s.broke(c, why.Error())
 	case why == errOver, errors.Is(why, os.ErrDeadlineExceeded):
 		if time.Since(c.usage.lastHeard()) >= c.timeout {

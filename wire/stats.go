@@ -40,17 +40,10 @@ type Stats struct {
 	Throttled int64 // requests refused because a queue was full
 
 	BytesReceived, BytesSent, EventBytes int64 // of requests, their answers, and events
-	Reads, Updates                       zk.Summary[time.Duration]
-	Requests                             map[string]int64 // answered, by what mntr calls them
-	Namespaces                           map[string]NamespaceStats
-}
 
-// NamespaceStats is what was asked for below one child of the root. A transaction counts where its first step is, and a
-// read if it is of one znode. At most 256 namespaces have counters; a server does not count those that it meets later.
-type NamespaceStats struct {
-	Read          zk.Summary[int64] // bytes of answers to reads
-	Written       zk.Summary[int64] // bytes of writes that were applied
-	QuotaExceeded int64             // writes refused by a quota
+	Reads, Updates zk.Summary[time.Duration] // latencies: sync and watches count as reads, auth and close as updates
+	Requests       map[string]int64          // answered, by what mntr calls them
+	Namespaces     map[string]NamespaceStats // by their names
 }
 
 // counters are written from everywhere.
@@ -60,13 +53,16 @@ type counters struct {
 	connects, attaches, dropped, silent, tooLong, throttled    atomic.Int64
 	bytesIn, bytesOut, bytesTold                               atomic.Int64
 	reads, updates                                             zk.Recorder[time.Duration]
-	requests                                                   [128]atomic.Int64 // by the low bits of the opcode
+	requests                                                   [128]atomic.Int64 // by slot
+	namespaces                                                 namespaces
 
-	mu         sync.Mutex // guards the fields below
-	latency    latency
-	responses  sizes
-	namespaces map[string]*namespace
+	mu        sync.Mutex // guards the fields below
+	latency   latency
+	responses sizes
 }
+
+// slot is an opcode's place among the counters: the low bits tell those of requestNames apart.
+func slot(op opcode) int { return int(op) & 127 }
 
 // latency sums up durations.
 type latency struct {
@@ -101,6 +97,14 @@ func (s *sizes) add(n int) {
 	s.max = max(s.max, n)
 }
 
+// asked counts a request for a session, new or known.
+func (k *counters) asked(session int64) {
+	k.connects.Add(1)
+	if session != 0 {
+		k.attaches.Add(1)
+	}
+}
+
 // answered counts an answer, and reports whether it is a large one.
 func (k *counters) answered(r *request, code zk.Code, took time.Duration, size int) (large bool) {
 	k.sent.Add(1)
@@ -113,7 +117,7 @@ func (k *counters) answered(r *request, code zk.Code, took time.Duration, size i
 		k.throttled.Add(1)
 	}
 	if r.code != zk.ErrUnimplemented {
-		k.requests[r.op&127].Add(1)
+		k.requests[slot(r.op)].Add(1)
 	}
 	switch {
 	case r.kind == kindWrite, r.op == opAuth, r.op == opCloseSession, r.op == opReconfig:
@@ -121,11 +125,11 @@ func (k *counters) answered(r *request, code zk.Code, took time.Duration, size i
 	case r.kind == kindRead:
 		k.reads.Add(took)
 	}
+	k.namespaces.answered(r, code, size)
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.latency.add(took)
 	k.responses.add(size)
-	k.placeLocked(r, code, size)
 	return large
 }
 
@@ -149,9 +153,9 @@ func (s *Server) Stats() Stats {
 	k.mu.Lock()
 	l := k.latency
 	k.mu.Unlock()
-	requests, namespaces := map[string]int64{}, k.places()
+	requests := make(map[string]int64, len(requestNames))
 	for op, name := range requestNames {
-		requests[name] = k.requests[op&127].Load()
+		requests[name] = k.requests[slot(op)].Load()
 	}
 	return Stats{
 		Connections: n, Outstanding: k.outstanding.Load(), Received: k.received.Load(), Sent: k.sent.Load(),
@@ -160,7 +164,7 @@ func (s *Server) Stats() Stats {
 		AuthFailed: k.authFailed.Load(), Large: k.large.Load(), Panics: k.panics.Load(),
 		Connects: k.connects.Load(), Attaches: k.attaches.Load(), Dropped: k.dropped.Load(), Silent: k.silent.Load(), TooLong: k.tooLong.Load(), Throttled: k.throttled.Load(),
 		BytesReceived: k.bytesIn.Load(), BytesSent: k.bytesOut.Load(), EventBytes: k.bytesTold.Load(),
-		Reads: k.reads.Summary(), Updates: k.updates.Summary(), Requests: requests, Namespaces: namespaces,
+		Reads: k.reads.Summary(), Updates: k.updates.Summary(), Requests: requests, Namespaces: k.namespaces.stats(),
 	}
 }
 

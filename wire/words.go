@@ -179,7 +179,7 @@ func (s *Server) summary(ctx context.Context) string {
 		st.MinLatency.Milliseconds(), double(millis(st.AvgLatency)), st.MaxLatency.Milliseconds(), st.Received, st.Sent,
 		st.Connections, st.Outstanding, m.Applied, mode, m.Znodes+1) // DM-16
 	if mode == "leader" {
-		last, least, most := proposalSizes(m)
+		last, least, most := proposalSizes(&m)
 		text += fmt.Sprintf("Proposal sizes last/min/max: %d/%d/%d\n", last, least, most)
 	}
 	return text

@@ -34,6 +34,24 @@ func unlessItRuns(ctx context.Context, m *zk.Member, report func(context.Context
 	return report(held)
 }
 
+func afterACrash(ctx context.Context, m *zk.Member, print func(context.Context) error) error {
+	printer := recipes.NewLock(m, "/app/printer")
+	printer.Grace = 30 * time.Second // for what a dead holder may have under way; after a release there is none
+	return printer.Do(ctx, func(ctx context.Context, h *recipes.Held) error {
+		return print(ctx)
+	})
+}
+
+func beyondTheCaller(ctx context.Context, h *recipes.Held, upload func(context.Context) error) <-chan error {
+	mine, done := h.Retain(), make(chan error, 1) // the caller may release h meanwhile
+	go func() {
+		held, cancel := mine.Context(ctx)
+		defer cancel()
+		done <- errors.Join(upload(held), mine.Release(ctx)) // the last release frees the lock
+	}()
+	return done
+}
+
 func onceAnHour(ctx context.Context, m *zk.Member, report func(context.Context) error) error {
 	_, err := recipes.NewTimedLease(m, "/app/hourly", m.ID(), 55*time.Minute).Try(ctx)
 	if errors.Is(err, recipes.ErrNotAcquired) {
@@ -201,6 +219,14 @@ func whoIsThere(ctx context.Context, m *zk.Member, use func([]recipes.Member) er
 	return nil
 }
 
+func onceAllHaveStarted(ctx context.Context, m *zk.Member, plan func([]recipes.Member) error) error {
+	members, err := recipes.NewGroup(m, "/app/workers").Settled(ctx, 5*time.Second)
+	if err != nil {
+		return err
+	}
+	return plan(members) // nobody has come or gone for five seconds
+}
+
 func keepItThere(ctx context.Context, m *zk.Member, newState <-chan []byte) error {
 	p := recipes.NewPresence(m, "/app/status/host-1", []byte("starting"))
 	if err := p.Start(ctx); err != nil {
@@ -252,6 +278,44 @@ func consume(ctx context.Context, m *zk.Member, work func(job string) (result []
 		}
 	}
 	return nil
+}
+
+func boundedQueue(ctx context.Context, m *zk.Member, image []byte) error {
+	images := recipes.NewQueue[[]byte](m, "/app/images")
+	images.MaxItems = 100 // the same for all who put
+	enough, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	err := images.Put(enough, image) // waits for room
+	if errors.Is(err, context.DeadlineExceeded) && !zk.MaybeApplied(err) {
+		return nil // still full: do without
+	}
+	return err
+}
+
+func atMostOnce(ctx context.Context, m *zk.Member, notify func(text string)) error {
+	notices := recipes.NewQueue[string](m, "/app/notices")
+	for {
+		text, err := notices.Take(ctx) // it is gone before we have it: nobody gets it twice, and perhaps nobody at all
+		if err != nil {
+			return err
+		}
+		notify(text)
+	}
+}
+
+func shardedQueue(ctx context.Context, m *zk.Member, work func(job string) error) error {
+	jobs := recipes.NewShardedQueue[string](m, "/app/sharded") // a directory of Curator's QueueSharder
+	if err := jobs.Put(ctx, "resize cat.jpg"); err != nil {
+		return err
+	}
+	msg, err := jobs.Receive(ctx) // from any shard
+	if err != nil {
+		return err
+	}
+	if err := work(msg.Value); err != nil {
+		return errors.Join(err, msg.Nack(ctx, 0)) // at once: shards have no delays
+	}
+	return msg.Ack(ctx)
 }
 
 func together(ctx context.Context, m *zk.Member, compute func(context.Context) error) error {

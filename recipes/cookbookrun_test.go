@@ -84,10 +84,14 @@ func TestCookbookIsShown(t *testing.T) {
 	}
 }
 
-// What can be made here, the cookbook has.
+// What can be made here, the cookbook has: a block calls it, not a sentence.
 func TestCookbookIsComplete(t *testing.T) {
 	doc, err := os.ReadFile(cookbookDocs[0])
 	must(t, err)
+	var shown bytes.Buffer
+	for _, b := range cookbookBlock.FindAllSubmatch(bytes.ReplaceAll(doc, []byte("\r\n"), []byte("\n")), -1) {
+		shown.Write(b[1])
+	}
 	names, err := os.ReadDir(".")
 	must(t, err)
 	for _, entry := range names {
@@ -101,10 +105,24 @@ func TestCookbookIsComplete(t *testing.T) {
 			if !ok || fn.Recv != nil || !fn.Name.IsExported() {
 				continue
 			}
-			name := strings.TrimPrefix(fn.Name.Name, "New")
-			if !regexp.MustCompile("`(recipes\\.)?" + name + "\\b").Match(doc) {
-				t.Errorf("%s does not mention `%s`", cookbookDocs[0], name)
+			name := fn.Name.Name
+			recipe := strings.HasPrefix(name, "New")
+			for _, p := range fn.Type.Params.List {
+				if sel, ok := p.Type.(*ast.SelectorExpr); ok && sel.Sel.Name == "Context" {
+					recipe = true
+				}
 			}
+			if recipe && !regexp.MustCompile(`\brecipes\.(`+name+`[\[(]|`+strings.TrimPrefix(name, "New")+`\{)`).Match(shown.Bytes()) {
+				t.Errorf("no block of %s uses recipes.%s", cookbookDocs[0], name)
+			}
+			if !recipe && !regexp.MustCompile("\\b"+name+"\\b").Match(doc) { // an option of one
+				t.Errorf("%s does not mention %s", cookbookDocs[0], name)
+			}
+		}
+	}
+	for _, part := range []string{"Provider", "Grace", "Retain", "Settled", "MaxItems", "Take", "SetLimit", "Downgrade", "Observe", "Block", "AckWith"} {
+		if !regexp.MustCompile(`\.` + part + `\b`).Match(shown.Bytes()) {
+			t.Errorf("no block of %s uses %s", cookbookDocs[0], part)
 		}
 	}
 }
@@ -118,6 +136,38 @@ var cookbookRuns = map[string]func(t *testing.T, ctx context.Context, m, other *
 	},
 	"unlessItRuns": func(t *testing.T, ctx context.Context, m, _ *zk.Member) {
 		wants(t, unlessItRuns(ctx, m, func(context.Context) error { return errEnough }), errEnough)
+	},
+	"afterACrash": func(t *testing.T, ctx context.Context, m, other *zk.Member) {
+		s, err := other.NewSession(ctx, zk.SessionConfig{})
+		must(t, err)
+		theirs := &recipes.Lock{Session: s, Path: "/app/printer", Grace: 30 * time.Second}
+		_, err = theirs.Acquire(ctx)
+		must(t, err)
+		must(t, s.Close())
+		must(t, m.WaitZxid(ctx, other.Applied()))
+		vacant := time.Now()
+		wants(t, afterACrash(ctx, m, func(context.Context) error {
+			if waited := time.Since(vacant); waited < 30*time.Second {
+				t.Errorf("after %v, want 30s", waited)
+			}
+			return errEnough
+		}), errEnough)
+	},
+	"beyondTheCaller": func(t *testing.T, ctx context.Context, m, other *zk.Member) {
+		h, err := recipes.NewLock(m, "/app/lock").Acquire(ctx)
+		must(t, err)
+		released := make(chan struct{})
+		done := beyondTheCaller(ctx, h, func(ctx context.Context) error {
+			<-released
+			_, err := recipes.NewLock(other, "/app/lock").TryAcquire(ctx)
+			wants(t, err, recipes.ErrNotAcquired)
+			return ctx.Err()
+		})
+		must(t, h.Release(ctx))
+		close(released)
+		must(t, soon(t, "the upload does not end", done))
+		_, err = recipes.NewLock(other, "/app/lock").TryAcquire(ctx)
+		must(t, err)
 	},
 	"onceAnHour": func(t *testing.T, ctx context.Context, m, other *zk.Member) {
 		wants(t, onceAnHour(ctx, m, func(context.Context) error { return errEnough }), errEnough)
@@ -251,6 +301,22 @@ var cookbookRuns = map[string]func(t *testing.T, ctx context.Context, m, other *
 		}), errEnough)
 		must(t, soon(t, "it does not leave", left))
 	},
+	"onceAllHaveStarted": func(t *testing.T, ctx context.Context, m, other *zk.Member) {
+		crew := recipes.NewGroup(m, "/app/workers")
+		_, err := crew.Join(ctx, "a", nil)
+		must(t, err)
+		time.AfterFunc(3*time.Second, func() {
+			if _, err := crew.Join(ctx, "b", nil); err != nil {
+				t.Error(err)
+			}
+		})
+		wants(t, onceAllHaveStarted(ctx, other, func(members []recipes.Member) error {
+			if len(members) != 2 {
+				t.Errorf("%d members, want 2", len(members))
+			}
+			return errEnough
+		}), errEnough)
+	},
 	"keepItThere": func(t *testing.T, ctx context.Context, m, _ *zk.Member) {
 		s, err := m.Session(ctx)
 		must(t, err)
@@ -295,6 +361,40 @@ var cookbookRuns = map[string]func(t *testing.T, ctx context.Context, m, other *
 			t.Errorf("%q, want %q", done, want)
 		}
 		holds(t, ctx, s, "/app/result", "pay the bill")
+	},
+	"boundedQueue": func(t *testing.T, ctx context.Context, m, other *zk.Member) {
+		images := recipes.NewQueue[[]byte](other, "/app/images")
+		must(t, images.PutAll(ctx, make([][]byte, 99)...))
+		must(t, boundedQueue(ctx, m, []byte("cat")))
+		must(t, boundedQueue(ctx, m, []byte("dog"))) // ten seconds later
+		must(t, other.WaitZxid(ctx, m.Applied()))
+		if n, err := images.Len(ctx); n != 100 || err != nil {
+			t.Errorf("%d items, %v, want 100", n, err)
+		}
+	},
+	"atMostOnce": func(t *testing.T, ctx context.Context, m, other *zk.Member) {
+		must(t, recipes.NewQueue[string](other, "/app/notices").PutAll(ctx, "a", "b"))
+		working, stop := context.WithCancel(ctx)
+		defer stop()
+		var seen []string
+		wants(t, atMostOnce(working, m, func(text string) {
+			if seen = append(seen, text); len(seen) == 2 {
+				stop()
+			}
+		}), context.Canceled)
+		if want := []string{"a", "b"}; !slices.Equal(seen, want) {
+			t.Errorf("%q, want %q", seen, want)
+		}
+	},
+	"shardedQueue": func(t *testing.T, ctx context.Context, m, other *zk.Member) {
+		wants(t, shardedQueue(ctx, m, func(string) error { return errEnough }), errEnough)
+		must(t, other.WaitZxid(ctx, m.Applied()))
+		must(t, shardedQueue(ctx, other, func(job string) error { // the same, and one is left
+			if job != "resize cat.jpg" {
+				t.Errorf("it is to %s", job)
+			}
+			return nil
+		}))
 	},
 	"together": func(t *testing.T, ctx context.Context, m, other *zk.Member) {
 		var there atomic.Int32

@@ -15,8 +15,9 @@
 //
 // A recipe is a struct with exported fields for its options and a constructor that takes what is required. The first
 // argument is a [zk.SessionSource]: with a *zk.Member each call uses the member's live shared session, so that the
-// recipe goes on working after an expiry; with a *zk.Session it is bound to that one. Options are set before the first
-// call and not changed afterwards. All methods are safe for concurrent use. No recipe keeps a goroutine but where its comment
+// recipe goes on working after an expiry; with a *zk.Session it is bound to that one. Path is the znode it is about, as
+// that session sees it ([zk.Session.Sub]): what is below it, and beside it with a suffix, belongs to the recipe. Options are set
+// before the first call and not changed afterwards. All methods are safe for concurrent use. No recipe keeps a goroutine but where its comment
 // says so; what runs in the background is the removal of znodes whose owner is done with them.
 //
 // # Errors

@@ -22,8 +22,9 @@ import (
 // Layout, kazoo's SetPartitioner: PATH/party/HEX-ID, a Group of layout Shallow, and PATH/locks/ITEM, a Lock of layout Kazoo.
 // Its programs take part if both sides assign alike: kazoo's default is Deal.
 //
-// Cost: one write to join and one to leave; one to get an item and one to let go of it; two local watches, and two for
-// each item. A change of the party costs each member one assignment, which is no message.
+// Cost: one write to join and one to leave; one to get an item and one to let go of it; two local watches, one for each
+// item that it has and two for each that it waits for. A change of the party costs each member one assignment, which is no
+// message.
 //
 // All members must be given the same items and the same Assign. Who owns what is decided by the locks alone: members that
 // see different parties, because one lags or is cut off, wait for each other's items. An item that is paused past its lease

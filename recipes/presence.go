@@ -98,7 +98,7 @@ func (p *Presence) Stop(ctx context.Context) error {
 // Layout: the znode PATH itself, persistent, with a time to live; Curator's PersistentTtlNode on the same path takes part. As
 // long as its child PATH/touch is there the znode stays.
 //
-// Cost: one write each third of TTL, of all who keep the znode together, one to publish and one to Set; one local read for
+// Cost: one write each third of TTL, of all who keep the znode together, one to publish and one to Set; two local reads for
 // each of them and one local watch; a goroutine from Start to Stop.
 //
 // Time is the ensemble's, and what is overdue goes when the leader next looks (zk.Config.ReapInterval): TTL bounds from

@@ -57,6 +57,7 @@ func (r *run) kinds() []part {
 		r.ttlPart(),
 		r.latchPart(),
 		r.groupPart(),
+		r.shardedPart(),
 	}
 }
 

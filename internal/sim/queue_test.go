@@ -148,6 +148,7 @@ type queueCheck struct {
 	claims  int
 	unknown [queuePaths]int // takes
 	items   [queuePaths]map[string]bool
+	evicted map[zk.Token]int64 // claims that an operator has deleted, and when that began
 }
 
 const (
@@ -159,8 +160,20 @@ type sourceFunc func(context.Context) (*zk.Session, error)
 
 func (f sourceFunc) Session(ctx context.Context) (*zk.Session, error) { return f(ctx) }
 
+// anybody gives a session of any member, another one each time.
+func (r *run) anybody() zk.SessionSource {
+	random := rand.New(rand.NewPCG(r.seed, 4))
+	return sourceFunc(func(ctx context.Context) (*zk.Session, error) {
+		r.mu.Lock()
+		ids := r.membersLocked()
+		m := r.c.Member(ids[random.IntN(len(ids))])
+		r.mu.Unlock()
+		return m.Session(ctx)
+	})
+}
+
 func newQueueCheck(src zk.SessionSource) *queueCheck {
-	q := &queueCheck{h: newHistory(), shared: recipes.NewQueue[string](src, "/queue/1")}
+	q := &queueCheck{h: newHistory(), shared: recipes.NewQueue[string](src, "/queue/1"), evicted: map[zk.Token]int64{}}
 	q.shared.MaxItems = queueBound
 	for i := range q.items {
 		q.items[i] = map[string]bool{}
@@ -199,9 +212,20 @@ func (r *run) queueClient(client int, random *rand.Rand) {
 }
 
 func (r *run) put(ctx context.Context, client, n int, q *recipes.Queue[string], item string, prio int) error {
-	h, in := r.queues.h, queueIn{queue: n, item: item, step: queuePut, prio: prio}
+	return r.queues.put(client, n, item, prio, func() error { return q.PutPriority(ctx, item, prio) })
+}
+
+// receive receives an item and acknowledges it, or gives it back.
+func (r *run) receive(ctx context.Context, client, n int, q *recipes.Queue[string], back bool, work func()) error {
+	_, err := r.queues.receive(r.t, client, n, func() (*recipes.Message[string], error) { return q.Receive(ctx) }, back, work)
+	return err
+}
+
+// put notes what becomes of an item that is put.
+func (c *queueCheck) put(client, n int, item string, prio int, put func() error) error {
+	h, in := c.h, queueIn{queue: n, item: item, step: queuePut, prio: prio}
 	call := h.now()
-	err := q.PutPriority(ctx, item, prio)
+	err := put()
 	switch {
 	case err == nil:
 		h.add(client, call, in, queueOut{}, h.now())
@@ -210,24 +234,24 @@ func (r *run) put(ctx context.Context, client, n int, q *recipes.Queue[string], 
 	default:
 		return err
 	}
-	r.queues.mu.Lock()
-	defer r.queues.mu.Unlock()
-	r.queues.items[n][item] = true
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.items[n][item] = true
 	return err
 }
 
-// receive receives an item and acknowledges it, or gives it back.
-func (r *run) receive(ctx context.Context, client, n int, q *recipes.Queue[string], back bool, work func()) error {
-	h := r.queues.h
+// receive notes what becomes of an item that is received and then acknowledged, or given back. The message is nil if there is none.
+func (c *queueCheck) receive(t *testing.T, client, n int, receive func() (*recipes.Message[string], error), back bool, work func()) (*recipes.Message[string], error) {
+	h := c.h
 	call := h.now()
-	msg, err := q.Receive(ctx)
+	msg, err := receive()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	r.queues.mu.Lock()
-	r.queues.claims++
-	in := queueIn{queue: n, item: msg.Value, step: queueReceived, claim: r.queues.claims}
-	r.queues.mu.Unlock()
+	c.mu.Lock()
+	c.claims++
+	in := queueIn{queue: n, item: msg.Value, step: queueReceived, claim: c.claims}
+	c.mu.Unlock()
 	valid := h.now() // the claim stands at least until then
 	h.add(client, call, in, queueOut{again: msg.Redelivered()}, valid)
 	work()
@@ -241,20 +265,25 @@ func (r *run) receive(ctx context.Context, client, n int, q *recipes.Queue[strin
 	} else if err = msg.Ack(ctx); err == nil {
 		in.step = queueAcked
 		h.add(client, call, in, queueOut{}, h.now())
-		return nil
+		return msg, nil
 	} else if zk.MaybeApplied(err) {
 		in.step = queueAcked
 		h.add(client, call, in, queueOut{unknown: true}, forever)
 	} else if errors.Is(err, recipes.ErrBroken) {
-		r.t.Errorf("acknowledging %q: %v", msg.Value, err)
+		t.Errorf("acknowledging %q: %v", msg.Value, err)
 	}
+	c.mu.Lock()
+	if at, ok := c.evicted[msg.Token()]; ok { // until it hears of that it takes the claim for valid (HELD-S1)
+		valid = min(valid, at)
+	}
+	c.mu.Unlock()
 	in.step = queueReturned
 	if msg.Release(ctx); err == nil {
 		h.add(client, valid, in, queueOut{}, h.now())
 	} else {
 		h.add(client, valid, in, queueOut{}, forever)
 	}
-	return err
+	return msg, err
 }
 
 func (r *run) take(ctx context.Context, client, n int, q *recipes.Queue[string]) error {
@@ -282,7 +311,6 @@ func (r *run) bounded(ctx context.Context, s *zk.Session) {
 
 // drain empties the queues and accounts for every item.
 func (r *run) drain(ctx context.Context, s *zk.Session) {
-	h := r.queues.h
 	for n := range queuePaths {
 		q := r.queue(n, s)
 		for {
@@ -295,26 +323,30 @@ func (r *run) drain(ctx context.Context, s *zk.Session) {
 				return
 			}
 		}
-		removed := map[string]bool{}
-		for _, o := range h.ops {
-			if in := o.Input.(queueIn); in.queue == n && (in.step == queueAcked || in.step == queueTaken || in.step == queuePut && o.Return == forever) {
-				removed[in.item] = true
-			}
-		}
-		vanished := 0
-		for item := range r.queues.items[n] {
-			h.add(-1, h.now(), queueIn{queue: n, item: item, step: queueMissing}, queueOut{unknown: r.queues.unknown[n] > 0}, h.now())
-			if !removed[item] {
-				vanished++
-			}
-		}
-		if vanished > r.queues.unknown[n] {
+		if vanished := r.queues.empty(n); vanished > r.queues.unknown[n] {
 			r.t.Errorf("queue %d: %d items vanished, %d takes are unknown", n, vanished, r.queues.unknown[n])
 		}
 	}
-	if err := overtaken(onlyQueue(h.ops, 0)); err != nil {
+	if err := overtaken(onlyQueue(r.queues.h.ops, 0)); err != nil {
 		r.t.Error(err)
 	}
+}
+
+// empty notes that a queue has no items any more, and returns how many are gone that nobody has removed.
+func (c *queueCheck) empty(n int) (vanished int) {
+	removed := map[string]bool{}
+	for _, o := range c.h.ops {
+		if in := o.Input.(queueIn); in.queue == n && (in.step == queueAcked || in.step == queueTaken || in.step == queuePut && o.Return == forever) {
+			removed[in.item] = true
+		}
+	}
+	for item := range c.items[n] {
+		c.h.add(-1, c.h.now(), queueIn{queue: n, item: item, step: queueMissing}, queueOut{unknown: c.unknown[n] > 0}, c.h.now())
+		if !removed[item] {
+			vanished++
+		}
+	}
+	return vanished
 }
 
 func onlyQueue(ops []porcupine.Operation, n int) (list []porcupine.Operation) {

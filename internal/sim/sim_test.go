@@ -118,14 +118,7 @@ func simulate(t *testing.T, sh shape) {
 		pacts: &pactCheck{list: map[string]*pact{}},
 		rooms: &roomCheck{h: newHistory()}, lives: newLifeCheck(), stamps: newStampCheck(), digests: newDigestCheck(), mirrors: map[int][]*mirror{},
 	}
-	anybody := rand.New(rand.NewPCG(sh.seed, 4))
-	r.queues = newQueueCheck(sourceFunc(func(ctx context.Context) (*zk.Session, error) {
-		r.mu.Lock()
-		ids := r.membersLocked()
-		m := r.c.Member(ids[anybody.IntN(len(ids))])
-		r.mu.Unlock()
-		return m.Session(ctx)
-	}))
+	r.queues = newQueueCheck(r.anybody())
 	logger := slog.New(slog.NewTextHandler(recordWriter{r.h}, &slog.HandlerOptions{Level: slog.LevelInfo, ReplaceAttr: r.digests.heard}))
 	ctx := context.Background()
 	var err error

@@ -163,7 +163,7 @@ func (c *Cache) tree() *ordered {
 
 func (c *Cache) shows(path string) bool { return c.Filter == nil || c.Filter(path) }
 
-// Get returns a znode of the cache; false where it has none.
+// Get returns a znode of the cache; false where it has none, be it that Depth or Filter leave it out.
 func (c *Cache) Get(path string) (zk.Znode, bool) {
 	z, ok := c.tree().get(path)
 	if !ok || !c.shows(path) {
@@ -172,7 +172,7 @@ func (c *Cache) Get(path string) (zk.Znode, bool) {
 	return z, true
 }
 
-// Children yields the names of a znode's children in byte order, as of one zxid.
+// Children yields the names of a znode's children in byte order, as of one zxid; none where the cache has no such znode.
 func (c *Cache) Children(path string) iter.Seq[string] {
 	return func(yield func(string) bool) {
 		tree, prefix := c.tree(), strings.TrimSuffix(path, "/")+"/"
@@ -293,6 +293,9 @@ func (c *Cache) follow(ctx context.Context, s *zk.Session) error {
 			// What has happened up to v is in the channel by now. It is done twice, because the same may have happened
 			// to it after v without another event: that only comes once the first has been received.
 			late.drain()
+			if todo.over || late.over { // before v, maybe, and then nobody has told what has happened in between
+				return nil
+			}
 			return c.update(v, todo, late)
 		})
 		switch {

@@ -17,8 +17,9 @@
 // argument is a [zk.SessionSource]: with a *zk.Member each call uses the member's live shared session, so that the
 // recipe goes on working after an expiry; with a *zk.Session it is bound to that one. Path is the znode it is about, as
 // that session sees it ([zk.Session.Sub]): what is below it, and beside it with a suffix, belongs to the recipe. Options are set
-// before the first call and not changed afterwards. All methods are safe for concurrent use. No recipe keeps a goroutine but where its comment
-// says so; what runs in the background is the removal of znodes whose owner is done with them.
+// before the first call and not changed afterwards. All methods are safe for concurrent use. What they return by value, such as
+// a [Contender], a [Leader] or a [Member], is as it was then, and the caller's to keep. No recipe keeps a goroutine but
+// where its comment says so; what runs in the background is the removal of znodes whose owner is done with them.
 //
 // # Errors
 //

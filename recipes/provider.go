@@ -141,7 +141,8 @@ func (p *Provider[T]) failing(i incarnation) bool {
 	return len(errs) >= p.threshold() && time.Since(errs[0]) < p.window()
 }
 
-// NoteError tells that an instance has failed its user. It costs nothing, and counts for this Provider alone.
+// NoteError tells that an instance has failed its user. It costs nothing, and counts for this Provider alone, and for the
+// instance since it was registered last (ID and Registered): one that was restarted begins anew.
 func (p *Provider[T]) NoteError(in Instance[T]) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -37,35 +37,42 @@ func covers(shape int, path string) bool {
 type image struct {
 	zxid    zk.Zxid
 	content string
+	by      string // who has seen it
 }
 
 // torn finds images that cannot be those of one tree (CACHE-S1). Nothing is ever the same again after a change, because
 // it has other zxids: all images between two that are the same must be so too. There may be nothing more than once.
 func torn(images []image) error {
-	type span struct{ from, to zk.Zxid }
+	type span struct{ from, to image }
 	spans := map[string]*span{}
-	var none []zk.Zxid
+	var none []image
 	for _, im := range images {
 		if im.content == "" {
-			none = append(none, im.zxid)
+			none = append(none, im)
 			continue
 		}
 		s := spans[im.content]
 		if s == nil {
-			s = &span{im.zxid, im.zxid}
+			s = &span{im, im}
 			spans[im.content] = s
 		}
-		s.from, s.to = min(s.from, im.zxid), max(s.to, im.zxid)
+		if im.zxid < s.from.zxid {
+			s.from = im
+		}
+		if im.zxid > s.to.zxid {
+			s.to = im
+		}
 	}
-	list := slices.SortedFunc(maps.Keys(spans), func(a, b string) int { return cmp.Compare(spans[a].from, spans[b].from) })
-	for i, content := range list {
-		s := spans[content]
-		if i > 0 && s.from <= spans[list[i-1]].to {
-			return fmt.Errorf("from %v to %v it is %s\nfrom %v to %v it is %s", spans[list[i-1]].from, spans[list[i-1]].to, list[i-1], s.from, s.to, content)
+	list := slices.SortedFunc(maps.Values(spans), func(a, b *span) int { return cmp.Compare(a.from.zxid, b.from.zxid) })
+	for i, s := range list {
+		said := fmt.Sprintf("by %s at %v, by %s at %v it is %s", s.from.by, s.from.zxid, s.to.by, s.to.zxid, s.to.content)
+		if i > 0 && s.from.zxid <= list[i-1].to.zxid {
+			last := list[i-1]
+			return fmt.Errorf("by %s at %v, by %s at %v it is %s\n%s", last.from.by, last.from.zxid, last.to.by, last.to.zxid, last.to.content, said)
 		}
 		for _, z := range none {
-			if s.from <= z && z <= s.to {
-				return fmt.Errorf("at %v there is nothing, from %v to %v it is %s", z, s.from, s.to, content)
+			if s.from.zxid <= z.zxid && z.zxid <= s.to.zxid {
+				return fmt.Errorf("by %s at %v there is nothing, %s", z.by, z.zxid, said)
 			}
 		}
 	}
@@ -91,14 +98,14 @@ type cacheCopy struct {
 	finished bool
 }
 
-func (c *cacheCheck) see(shape int, z zk.Zxid, znodes []zk.Znode) {
+func (c *cacheCheck) see(by string, shape int, z zk.Zxid, znodes []zk.Znode) {
 	var b strings.Builder
 	for _, n := range znodes {
 		fmt.Fprintf(&b, "%s %q %+v\n", n.Path, n.Data, n.Stat)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.images[shape] = append(c.images[shape], image{z, b.String()})
+	c.images[shape] = append(c.images[shape], image{z, b.String(), by})
 }
 
 // seeTree looks at the tree of one member.
@@ -115,7 +122,7 @@ func (c *cacheCheck) seeTree(ctx context.Context, s *zk.Session) error {
 			all = append(all, z)
 		}
 		for shape := range cacheShapes {
-			c.see(shape, v.Zxid(), slices.DeleteFunc(slices.Clone(all), func(z zk.Znode) bool { return !covers(shape, z.Path) }))
+			c.see("the tree of "+s.Member().ID(), shape, v.Zxid(), slices.DeleteFunc(slices.Clone(all), func(z zk.Znode) bool { return !covers(shape, z.Path) }))
 		}
 		return nil
 	})
@@ -134,7 +141,7 @@ func (c *cacheCheck) seeCache(p *cacheCopy) error {
 	if to := p.cache.Zxid(); to < from {
 		return fmt.Errorf("a cache went back from %v to %v", from, to)
 	} else if to == from {
-		c.see(p.shape, to, all)
+		c.see(fmt.Sprint("a cache of member ", p.member), p.shape, to, all)
 	}
 	return nil
 }
@@ -405,12 +412,12 @@ func TestCacheChecker(t *testing.T) {
 		ok     bool
 		images []image
 	}{
-		{"in order", true, []image{{9, "b"}, {1, "a"}, {3, "a"}, {5, "b"}}},
-		{"gone and back", true, []image{{1, "a"}, {2, ""}, {3, "b"}, {4, ""}}},
-		{"late", false, []image{{1, "a"}, {5, "b"}, {6, "a"}}},
-		{"early", false, []image{{1, "a"}, {3, "b"}, {4, "a"}}},
-		{"two at one moment", false, []image{{3, "b"}, {3, "a"}}},
-		{"gone, and unchanged", false, []image{{1, "a"}, {2, ""}, {3, "a"}}},
+		{"in order", true, []image{{9, "b", "x"}, {1, "a", "x"}, {3, "a", "x"}, {5, "b", "x"}}},
+		{"gone and back", true, []image{{1, "a", "x"}, {2, "", "x"}, {3, "b", "x"}, {4, "", "x"}}},
+		{"late", false, []image{{1, "a", "x"}, {5, "b", "x"}, {6, "a", "x"}}},
+		{"early", false, []image{{1, "a", "x"}, {3, "b", "x"}, {4, "a", "x"}}},
+		{"two at one moment", false, []image{{3, "b", "x"}, {3, "a", "x"}}},
+		{"gone, and unchanged", false, []image{{1, "a", "x"}, {2, "", "x"}, {3, "a", "x"}}},
 	} {
 		if err := torn(j.images); (err == nil) != j.ok {
 			t.Errorf("%s: %v", j.name, err)

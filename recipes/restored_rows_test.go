@@ -22,6 +22,9 @@ import (
 func bySnapshot(t *testing.T, ctx context.Context, c *zktest.Cluster, at int, far *zk.Session, meanwhile func()) {
 	t.Helper()
 	c.Isolate(at)
+	_, err := far.Txn(ctx) // what the leader tries to send from now on, once it can
+	must(t, err)
+	synctest.Wait()
 	meanwhile()
 	for range 200 { // more than the trailing log holds
 		_, err := far.Txn(ctx)

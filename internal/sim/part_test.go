@@ -58,6 +58,7 @@ func (r *run) kinds() []part {
 		r.latchPart(),
 		r.groupPart(),
 		r.shardedPart(),
+		r.providerPart(),
 	}
 }
 

@@ -66,19 +66,34 @@ func (c *shardedCheck) client(client int, random *rand.Rand) {
 		q := c.queue(n, s)
 		ctx, cancel := context.WithTimeout(c.r.ctx, millis(1+random.IntN(5000)))
 		switch random.IntN(10) {
-		case 0, 1, 2, 3:
-			item := fmt.Sprintf("%d.%d", client, i)
-			err := c.put(client, n, item, 0, func() error { return q.Put(ctx, item) })
-			if errors.Is(err, zk.ErrNoNode) || errors.Is(err, zk.ErrGuard) { // others change the shards all the time
-				c.r.t.Errorf("putting %q: %v", item, err)
-			}
-		case 4, 5, 6, 7:
+		case 0, 1, 2:
+			c.fill(ctx, client, n, i, random)
+		case 3, 4, 5, 6, 7:
 			c.receive(ctx, client, n, q, random.IntN(4) == 0, func() { sleep(c.r.ctx, millis(random.IntN(300))) })
 		case 8, 9:
 			c.operate(ctx, s, n, random)
 		}
 		c.bounded(ctx, s)
 		cancel()
+	}
+}
+
+// fill puts some items at a time, on several members: each of them may find that a shard is to be added.
+func (c *shardedCheck) fill(ctx context.Context, client, n, round int, random *rand.Rand) {
+	var all sync.WaitGroup
+	defer all.Wait()
+	for i := range 1 + random.IntN(3) {
+		s, err := c.r.source(random)
+		if err != nil {
+			continue
+		}
+		q, item := c.queue(n, s), fmt.Sprintf("%d.%d.%d", client, round, i)
+		all.Go(func() {
+			err := c.put(client, n, item, 0, func() error { return q.Put(ctx, item) })
+			if errors.Is(err, zk.ErrNoNode) || errors.Is(err, zk.ErrGuard) { // others change the shards all the time
+				c.r.t.Errorf("putting %q: %v", item, err)
+			}
+		})
 	}
 }
 

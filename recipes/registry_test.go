@@ -7,11 +7,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+	"weak"
 
 	"github.com/seed-541fafe0/zk"
 	"github.com/seed-541fafe0/zk/recipes"
@@ -74,7 +76,18 @@ func TestRegistry(t *testing.T) {
 		if list, err = r.Instances(ctx, "web"); err != nil || len(list) != 1 || list[0].Address != "10.0.0.2" || list[0].Enabled || !list[0].Registered.Equal(in.Registered) {
 			t.Errorf("%+v, %v", list, err)
 		}
+		if got := reg.Instance(); got.Address != "10.0.0.2" || got.ID != "a" || !got.Registered.Equal(in.Registered) {
+			t.Errorf("%+v", got)
+		}
 		must(t, reg.Update(ctx, list[0])) // as others see it
+		fine, err := r.Register(ctx, recipes.Instance[meta]{Name: "fine", Registered: time.Unix(5, 123456789)})
+		must(t, err)
+		list, err = r.Instances(ctx, "fine")
+		if err != nil || len(list) != 1 || !list[0].Registered.Equal(fine.Instance().Registered) {
+			t.Errorf("%+v is registered at %v, %v", list, fine.Instance().Registered, err)
+		}
+		must(t, fine.Update(ctx, list[0]))
+		must(t, fine.Deregister(ctx))
 		must(t, reg.Deregister(ctx))
 		must(t, reg.Deregister(ctx))
 		wants(t, reg.Update(ctx, in), zk.ErrClosed)
@@ -275,12 +288,23 @@ func TestProvider(t *testing.T) {
 			t.Errorf("sticky: %s", got)
 		}
 		must(t, regs["a"].Deregister(ctx))
-		if got := picks(sticky, 4); got != "cccc" && got != "bbbb" {
+		got := picks(sticky, 4)
+		if got != "cccc" && got != "bbbb" {
 			t.Errorf("sticky, without a: %s", got)
 		}
-		bad := r.Provider("web", func([]recipes.Instance[string]) int { return 7 })
-		_, err = bad.Pick(ctx)
-		wants(t, err, zk.ErrBadArguments)
+		first, err := r.Register(ctx, recipes.Instance[string]{Name: "web", ID: "0"}) // comes before the others
+		must(t, err)
+		if now := picks(sticky, 4); now != got {
+			t.Errorf("sticky, with another: %s, before %s", now, got)
+		}
+		must(t, first.Deregister(ctx))
+		for _, odd := range []int{7, 2, -1} {
+			pick := func([]recipes.Instance[string]) int { return odd }
+			for _, pick := range []recipes.Strategy[string]{pick, recipes.Sticky(pick)} {
+				_, err = r.Provider("web", pick).Pick(ctx)
+				wants(t, err, zk.ErrBadArguments)
+			}
+		}
 
 		// Outliers: two errors within 30 s.
 		in, err := turn.Pick(ctx)
@@ -327,6 +351,79 @@ func TestProvider(t *testing.T) {
 		wants(t, err, zk.ErrClosed)
 		must(t, regs["b"].Deregister(ctx))
 		must(t, regs["c"].Deregister(ctx))
+		residue(t, ctx, c, "/")
+	})
+}
+
+// blobs is a codec of instances whose payload is large, which knows how often it has decoded, and what is still in use.
+type blobs struct {
+	decodes int
+	blobs   []weak.Pointer[[1 << 10]byte]
+}
+
+func (*blobs) Encode(in recipes.Instance[*[1 << 10]byte]) ([]byte, error) { return []byte(in.ID), nil }
+
+func (c *blobs) Decode(b []byte) (recipes.Instance[*[1 << 10]byte], error) {
+	c.decodes++
+	blob := new([1 << 10]byte)
+	c.blobs = append(c.blobs, weak.Make(blob))
+	return recipes.Instance[*[1 << 10]byte]{ID: string(b), Payload: blob, Enabled: true}, nil
+}
+
+// What a provider has decoded it does not decode again, and it remembers neither instances that have gone nor errors that
+// count no more.
+func TestProviderRemembers(t *testing.T) {
+	bubble(t, 1, zktest.Config{}, func(t *testing.T, ctx context.Context, c *zktest.Cluster) {
+		s := session(t, ctx, c.Member(0))
+		codec := &blobs{}
+		r := recipes.NewRegistry[*[1 << 10]byte](s, "/services")
+		r.Codec = codec
+		var regs []*recipes.Registration[*[1 << 10]byte]
+		for _, id := range []string{"a", "b"} {
+			reg, err := r.Register(ctx, recipes.Instance[*[1 << 10]byte]{Name: "web", ID: id})
+			must(t, err)
+			regs = append(regs, reg)
+		}
+		p := r.Provider("web", nil)
+		p.Window = time.Second
+		for range 5 {
+			_, err := p.Pick(ctx)
+			must(t, err)
+		}
+		if codec.decodes != 2 {
+			t.Errorf("%d decoded of 2", codec.decodes)
+		}
+		must(t, regs[0].Deregister(ctx))
+		_, err := p.Pick(ctx)
+		must(t, err)
+		runtime.GC()
+		inUse := 0
+		for _, w := range codec.blobs {
+			if w.Value() != nil {
+				inUse++
+			}
+		}
+		if inUse != 1 {
+			t.Errorf("%d instances are remembered, one is there", inUse)
+		}
+		heap := func() int64 {
+			var m runtime.MemStats
+			runtime.GC()
+			runtime.ReadMemStats(&m)
+			return int64(m.HeapAlloc)
+		}
+		before := heap()
+		for i := range 1000 { // 20 MB of names
+			for j := range 20 {
+				p.NoteError(recipes.Instance[*[1 << 10]byte]{ID: fmt.Sprintf("%01000d-%d", i, j)})
+			}
+			time.Sleep(p.Window)
+		}
+		if grown := heap() - before; grown > 10<<20 {
+			t.Errorf("%d bytes of errors are remembered", grown)
+		}
+		runtime.KeepAlive(p)
+		must(t, regs[1].Deregister(ctx))
 		residue(t, ctx, c, "/")
 	})
 }

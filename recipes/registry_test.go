@@ -239,6 +239,71 @@ func TestRegistryTakesOver(t *testing.T) {
 	})
 }
 
+// Several may have one id where the znodes have numbers.
+func TestRegistrySequential(t *testing.T) {
+	bubble(t, 1, zktest.Config{}, func(t *testing.T, ctx context.Context, c *zktest.Cluster) {
+		s := session(t, ctx, c.Member(0))
+		r := recipes.NewRegistry[int](s, "/services")
+		var regs []*recipes.Registration[int]
+		for i := range 3 {
+			reg, err := r.Register(ctx, recipes.Instance[int]{Name: "web", ID: "a", Payload: i, Type: recipes.DynamicSequential})
+			must(t, err)
+			regs = append(regs, reg)
+		}
+		must(t, regs[1].Deregister(ctx))
+		list, err := r.Instances(ctx, "web")
+		if err != nil || len(list) != 2 || list[0].Payload != 0 || list[1].Payload != 2 || list[0].ID != "a" || list[1].ID != "a" {
+			t.Errorf("%+v, %v", list, err)
+		}
+		must(t, regs[0].Deregister(ctx))
+		must(t, regs[2].Deregister(ctx))
+		residue(t, ctx, c, "/")
+	})
+}
+
+// What an update of unknown outcome was about is what the instance will be, and what Instance says it is.
+func TestRegistrationUpdateUnknown(t *testing.T) {
+	onStage(t, short, func(t *testing.T, ctx context.Context, sc *scene) {
+		r := recipes.NewRegistry[int](sc.c.Member(sc.at[0]), "/app")
+		reg, err := r.Register(ctx, recipes.Instance[int]{Name: "web", ID: "a", Payload: 1})
+		must(t, err)
+		sc.c.Isolate(sc.at[0])
+		some, cancel := context.WithTimeout(ctx, time.Second)
+		defer cancel()
+		if err := reg.Update(some, recipes.Instance[int]{Payload: 2}); !zk.MaybeApplied(err) || !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatalf("cut off: %v", err)
+		}
+		if got := reg.Instance().Payload; got != 2 {
+			t.Errorf("the payload is %d", got)
+		}
+		sc.c.Heal()
+		far := recipes.NewRegistry[int](sc.s[1], "/app")
+		eventually(t, "not updated", func() bool {
+			list, err := far.Instances(ctx, "web")
+			must(t, err)
+			return len(list) == 1 && list[0].Payload == 2
+		})
+		must(t, reg.Deregister(ctx))
+		residue(t, ctx, sc.c, "/app")
+	})
+}
+
+// When an instance was registered is told by the ensemble's time, not by that of its host.
+func TestRegisteredTime(t *testing.T) {
+	slow := func(i int, cfg *zk.Config) {
+		cfg.Now = func() time.Time { return time.Now().Add(-time.Hour) }
+	}
+	bubble(t, 3, zktest.Config{Configure: slow}, func(t *testing.T, ctx context.Context, c *zktest.Cluster) {
+		reg, err := recipes.NewRegistry[int](session(t, ctx, c.Member(follower(t, ctx, c))), "/app").Register(ctx, recipes.Instance[int]{Name: "web"})
+		must(t, err)
+		if ago := time.Since(reg.Instance().Registered); ago < 59*time.Minute || ago > 61*time.Minute {
+			t.Errorf("registered %v ago", ago)
+		}
+		must(t, reg.Deregister(ctx))
+		residue(t, ctx, c, "/app")
+	})
+}
+
 // A codec of the user's is used for everything.
 type lines struct{}
 

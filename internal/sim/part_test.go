@@ -59,6 +59,7 @@ func (r *run) kinds() []part {
 		r.groupPart(),
 		r.shardedPart(),
 		r.providerPart(),
+		r.migrationPart(),
 	}
 }
 

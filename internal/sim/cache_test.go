@@ -92,10 +92,9 @@ type cacheCopy struct {
 	shape  int
 	cache  *recipes.Cache
 
-	mu       sync.Mutex
-	znodes   map[string]zk.Znode
-	removed  map[string]zk.Zxid // what was there before
-	finished bool
+	mu      sync.Mutex
+	znodes  map[string]zk.Znode
+	removed map[string]zk.Zxid // what was there before
 }
 
 func (c *cacheCheck) see(by string, shape int, z zk.Zxid, znodes []zk.Znode) {

@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/anishathalye/porcupine"
 	"github.com/seed-541fafe0/zk"
@@ -130,10 +131,36 @@ func (r *run) latchPart() part {
 			}
 			return nil
 		})
+		if err == nil {
+			err = r.breaks(ctx, s)
+		}
 		waiting.end()
 		r.linearizable("latch", latching, c.h)
 		return errors.Join(err, unbroken(c.broken, c.h.ops), r.watched(ctx, "/latch"))
 	}}
+}
+
+// breaks checks that everybody who waits at a latch is told when it is deleted, and waits at no other one (3.7).
+func (r *run) breaks(ctx context.Context, s *zk.Session) error {
+	const path = "/latch/broken"
+	ctx, cancel := context.WithTimeout(ctx, r.settle)
+	defer cancel()
+	var all sync.WaitGroup
+	errs := make([]error, r.c.Len())
+	for _, i := range r.members() {
+		all.Go(func() { errs[i] = recipes.NewLatch(r.c.Member(i), path, latchCount).Wait(ctx) })
+	}
+	sleep(ctx, time.Second)
+	if _, err := s.Txn(ctx, zk.OpDelete(path, zk.AnyVersion), zk.OpCreate(path, []byte("1"), zk.Persistent)); err != nil {
+		return err
+	}
+	all.Wait()
+	for _, i := range r.members() {
+		if !errors.Is(errs[i], recipes.ErrBroken) {
+			return fmt.Errorf("member %d has waited at a latch that was deleted: %w", i, errs[i])
+		}
+	}
+	return nil
 }
 
 // waitLatch waits at a latch, and notes how that has ended.

@@ -193,9 +193,13 @@ func (r *run) outlives(ctx context.Context, c *ttlCheck, s *zk.Session) error {
 		if err := r.eventually(ctx, there); err != nil {
 			return err
 		}
+		made := st.Czxid
 		for end := time.Now().Add(2*c.ttl + 6*time.Second); time.Now().Before(end) && r.dir == ""; sleep(ctx, 200*time.Millisecond) { // the leader looks meanwhile
 			if err := there(); err != nil {
 				return err
+			}
+			if st.Czxid != made {
+				return fmt.Errorf("%s was not renewed in time", ttlPath)
 			}
 		}
 		for _, t := range c.kept() {
@@ -203,14 +207,15 @@ func (r *run) outlives(ctx context.Context, c *ttlCheck, s *zk.Session) error {
 		}
 		var err error
 		if st, _, err = s.Exists(ctx, ttlPath, zk.Linearizable); err != nil || st.Czxid == 0 {
-			return fmt.Errorf("%s is gone with its last keeper: %w", ttlPath, err)
+			return fmt.Errorf("%s is gone with its last keeper (%v)", ttlPath, err)
 		}
 	}
 	absent := func() error {
-		if _, ok, err := s.Exists(ctx, ttlPath, zk.Linearizable); ok || err != nil {
-			return fmt.Errorf("%s outlives its time: %w", ttlPath, err)
+		_, ok, err := s.Exists(ctx, ttlPath, zk.Linearizable)
+		if ok {
+			return fmt.Errorf("%s outlives its time", ttlPath)
 		}
-		return nil
+		return err
 	}
 	if err := r.eventually(ctx, absent); err != nil {
 		return err

@@ -39,7 +39,7 @@ type DoubleBarrier struct {
 	abandoned []string   // znodes of Enters that gave up, and that may not be gone yet
 }
 
-// maxAbandoned bounds how many are remembered, the newest ones.
+// maxAbandoned is of how many a member's creation can be guarded. Whoever has given up more often waits until they are gone.
 const maxAbandoned = 256
 
 // NewDoubleBarrier returns a double barrier of size members at path.
@@ -79,9 +79,8 @@ func (b *DoubleBarrier) Enter(ctx context.Context) (*Membership, error) {
 		data = fmt.Appendf(nil, "%s %v", s.Member().ID(), s.ID())
 	}
 	path := join(b.Path, newUUID())
-	c, err := b.come(ctx, s, zk.OpCreate(path, data, zk.Ephemeral|zk.Parents))
+	c, err := b.come(ctx, s, path, data)
 	if err != nil {
-		b.abandon(path) // it may come to be all the same, for a moment
 		return nil, err
 	}
 	m, err := b.gather(ctx, c)
@@ -94,25 +93,39 @@ func (b *DoubleBarrier) Enter(ctx context.Context) (*Membership, error) {
 }
 
 // come creates a member's znode, in a transaction with the guard that none is there of those this DoubleBarrier has
-// abandoned. That settles it for all of them: writes of a session take effect in their order, so none comes later.
-func (b *DoubleBarrier) come(ctx context.Context, s *zk.Session, create zk.Op) (*contender, error) {
+// abandoned. That settles it for all of them: writes of a session take effect in their order, so none comes later. Of the
+// abandoned ones, each has been created after all before it were gone, so there is one at most.
+func (b *DoubleBarrier) come(ctx context.Context, s *zk.Session, path string, data []byte) (*contender, error) {
 	for {
 		b.mu.Lock()
-		before := slices.Clone(b.abandoned)
+		before := slices.Clone(b.abandoned[:min(len(b.abandoned), maxAbandoned)])
 		b.mu.Unlock()
 		var steps []zk.Op
 		for _, path := range before {
 			steps = append(steps, zk.OpCheckAbsent(path))
 		}
-		c, err := enter(ctx, s, append(steps, create)...)
+		var c *contender
+		var err error
+		if len(before) == maxAbandoned {
+			_, err = s.Txn(ctx, steps...)
+			err = explain(ctx, err)
+		} else {
+			c, err = enter(ctx, s, append(steps, zk.OpCreate(path, data, zk.Ephemeral|zk.Parents))...)
+		}
 		if err == nil {
 			b.mu.Lock()
 			b.abandoned = slices.DeleteFunc(b.abandoned, func(path string) bool { return slices.Contains(before, path) })
 			b.mu.Unlock()
-			return c, nil
+			if c != nil {
+				return c, nil
+			}
+			continue
 		}
 		refused, ok := errors.AsType[*zk.TxnError](err)
 		if !ok || !errors.Is(err, zk.ErrGuard) {
+			if len(before) < maxAbandoned {
+				b.abandon(path) // it may come to be all the same, for a moment
+			}
 			return nil, err
 		}
 		if err := b.outwait(ctx, s, before[refused.Index]); err != nil {
@@ -125,7 +138,6 @@ func (b *DoubleBarrier) abandon(path string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.abandoned = append(b.abandoned, path)
-	b.abandoned = b.abandoned[max(0, len(b.abandoned)-maxAbandoned):]
 }
 
 // outwait returns once a znode is gone.

@@ -32,6 +32,7 @@ type usher struct {
 	ready    bool
 	invited  map[string]bool // were there when a round began, or came while it was under way if that is allowed
 	rounds   int
+	most     int // were there at a time
 	openings []zk.Zxid
 }
 
@@ -47,6 +48,15 @@ func watchOver(t *testing.T, ctx context.Context, s *zk.Session, dir string, siz
 		}
 	}()
 	return u
+}
+
+// crowd is how many have been there at a time since it was last asked.
+func (u *usher) crowd() int {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	n := u.most
+	u.most = len(u.present)
+	return n
 }
 
 func (u *usher) see(ev zk.Event) {
@@ -72,6 +82,7 @@ func (u *usher) see(ev zk.Event) {
 		}
 	case created:
 		u.present[ev.Path] = true
+		u.most = max(u.most, len(u.present))
 		if u.late && u.ready {
 			u.invited[ev.Path] = true
 		}

@@ -132,6 +132,8 @@ func TestPeerEnterTwice(t *testing.T) {
 		}
 		// Cut off, it comes many times; none of it counts.
 		c.Isolate(f)
+		synctest.Wait() // it has seen all go
+		u.crowd()
 		for range 300 {
 			some, cancel := context.WithTimeout(ctx, 10*time.Millisecond)
 			_, err := b.Enter(some)
@@ -141,6 +143,9 @@ func TestPeerEnterTwice(t *testing.T) {
 		c.Heal()
 		again := entering(ctx, b)
 		still(t, "one alone", again)
+		if n := u.crowd(); n != 1 {
+			t.Errorf("one alone was there as %d", n)
+		}
 		x, y := entering(ctx, recipes.NewDoubleBarrier(other, "/db", 2)), again
 		p, q := admitted(t, x), admitted(t, y)
 		u.close(ctx, other, p.Path(), q.Path())

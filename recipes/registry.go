@@ -200,7 +200,8 @@ func (k *Registration[T]) Update(ctx context.Context, in Instance[T]) error {
 func (k *Registration[T]) Err() error { return k.publisher.why() }
 
 // Deregister takes the instance off, that znode only, whatever its type is. Once it has returned nil the instance never comes
-// back (REG-S2). If ctx ends first its error is returned; the removal goes on, and Deregister called again waits for it.
+// back (REG-S2); if its member has stopped, what goes with the session is listed until that has expired. If ctx ends first its error
+// is returned; the removal goes on, and Deregister called again waits for it.
 func (k *Registration[T]) Deregister(ctx context.Context) error {
 	if ctx == nil {
 		return badArgument("deregister", k.path, "nil context")

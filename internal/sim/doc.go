@@ -7,8 +7,8 @@
 //
 // Members crash, pause, are cut off, lose answers, have wrong clocks that jump, and on some seeds come and go or have
 // no vote. Meanwhile clients work on registers, transactions, locks of all kinds, semaphores, elections, counters,
-// queues, barriers, latches, values, caches, presences, groups, partitions, sessions, znodes with a time to live and
-// watches. Histories of operations go to porcupine, stays of readers, writers and holders of units are compared by
+// queues in shards and without, barriers, latches, values, caches, presences, groups, registries, partitions, timed
+// leases, migrations, sessions, znodes with a time to live and watches. Histories of operations go to porcupine, stays of readers, writers and holders of units are compared by
 // their times and tokens, the values of a counter by themselves; what a history cannot say is sampled: leases against
 // the end of ephemerals, mirrors that are kept by events and caches against the tree at their zxids, znodes against
 // what their owners have set last, times and sequence numbers against zxids, members against each other. Once

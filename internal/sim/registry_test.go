@@ -272,9 +272,10 @@ func (w *clerk) unclear() {
 }
 
 func (w *clerk) register(ctx context.Context, m *zk.Member, random *rand.Rand) bool {
-	src, runs := zk.SessionSource(m), func() bool { return w.r.runs(m) }
+	up := func() bool { return w.r.runs(m) && m.Err() == nil } // one that stops by itself has closed its sessions before it says so
+	src, runs := zk.SessionSource(m), up
 	if s, err := m.Session(ctx); err == nil && random.IntN(4) == 0 {
-		src, runs = s, func() bool { return w.r.runs(m) && s.State() != zk.StateExpired }
+		src, runs = s, func() bool { return up() && s.State() != zk.StateExpired }
 	}
 	w.runs = append(w.runs, runs)
 	entry, err := registry(src).Register(ctx, w.next())

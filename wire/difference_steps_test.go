@@ -225,6 +225,9 @@ func (g *generator) create(op opcode) step {
 		}
 	}
 	if s.flags == 2 || s.flags == 3 || s.flags == 6 {
+		if s.path == "" { // the number would be one of the directory that all runs share
+			s.path = "/"
+		}
 		s.path += pick(g, "", "-", "/", "/s", "/q-")
 	}
 	return s

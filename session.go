@@ -388,7 +388,8 @@ func (s *Session) Err() error {
 }
 
 // Now returns the ensemble's time as far as this member knows it: the leader's stamp of the last entry, carried
-// on by the local monotonic clock. It never goes back on one member.
+// on by the local monotonic clock. It never goes back on one member, so after a time without a leader it can be ahead of
+// the next stamps, and stands still until they have caught up, for as long as there was none (D19).
 func (s *Session) Now() time.Time { return s.m.clusterTime() }
 
 // LastZxid returns the zxid of the last request that this member has applied.

@@ -78,8 +78,8 @@ func (p *Presence) Published() <-chan bool {
 	return nil
 }
 
-// Err returns nil while the znode is there, or why it is not: what has refused it last, which is tried again; once it has
-// ended, zk.ErrClosed or the session's error.
+// Err returns nil while the znode is there, be it another's that is waited for, or why it is not: what has refused it last,
+// which is tried again; once it has ended, zk.ErrClosed or the session's error.
 func (p *Presence) Err() error { return p.publisher.why() }
 
 // Stop deletes the znode, that incarnation only, and never a parent. Once it has returned nothing is published any more

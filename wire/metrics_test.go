@@ -89,10 +89,10 @@ func TestMonitorMoves(t *testing.T) {
 	c := open(t, addr)
 	quiet := func() monitored {
 		t.Helper()
-		var st Stats
-		eventually(t, "those that asked before have gone", func() bool {
-			st = s.Stats()
-			return st.Connections == 1
+		eventually(t, "those that asked before have gone, and what was answered is counted", func() bool {
+			st := m.Stats()
+			n := st.Proposals.Count
+			return s.Stats().Connections == 1 && st.Commits.Count == n && st.Applies.Count == n && st.Propagation.Count == n
 		})
 		return monitor(t, dial(t, addr))
 	}

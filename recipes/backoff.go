@@ -19,8 +19,8 @@ type Backoff struct {
 // Wait waits before the next attempt: a random time, from none at all up to Base doubled attempt times, at most Max. The
 // first attempt is 0, and so is a negative one. It returns early with ctx's error, or its cause.
 func (b Backoff) Wait(ctx context.Context, attempt int) error {
-	if ctx == nil {
-		return badArgument("backoff", "", "nil context")
+	if err := checkContext(ctx, "backoff", ""); err != nil {
+		return err
 	}
 	t := time.NewTimer(rand.N(b.bound(attempt)))
 	defer t.Stop()

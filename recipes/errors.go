@@ -63,10 +63,21 @@ func badArgument(op, path, why string) error {
 	return &zk.Error{Op: op, Path: path, Code: zk.ErrBadArguments, Err: errors.New(why)}
 }
 
+// checkContext is the first check of every call: one whose context has ended does nothing, whatever it would have done first.
+func checkContext(ctx context.Context, op, path string) error {
+	if ctx == nil {
+		return badArgument(op, path, "nil context")
+	}
+	if ctx.Err() != nil {
+		return &zk.Error{Op: op, Path: path, Code: zk.ErrUnavailable, Err: ended(ctx)}
+	}
+	return nil
+}
+
 // session is the first step of every call.
 func session(ctx context.Context, src zk.SessionSource, op, path string) (*zk.Session, error) {
-	if ctx == nil {
-		return nil, badArgument(op, path, "nil context")
+	if err := checkContext(ctx, op, path); err != nil {
+		return nil, err
 	}
 	if src == nil {
 		return nil, badArgument(op, path, "nil session source")

@@ -189,8 +189,8 @@ func (h *Held) Guards() []zk.Op { return h.right.guards() }
 // this member does not know of yet is found missing. It returns nil, the error of Err, or that of the read. What it says
 // was so after the call began: a guard says it at the moment of a write.
 func (h *Held) Verify(ctx context.Context) error {
-	if ctx == nil {
-		return badArgument("verify", h.right.path, "nil context")
+	if err := checkContext(ctx, "verify", h.right.path); err != nil {
+		return err
 	}
 	opts := []zk.ReadOption{zk.Linearizable}
 	for _, z := range h.right.znodes() {

@@ -381,8 +381,8 @@ func (k *publisher) now() *publication {
 
 // set changes the data of what is published.
 func (k *publisher) set(ctx context.Context, op, path string, data []byte) error {
-	if ctx == nil {
-		return badArgument(op, path, "nil context")
+	if err := checkContext(ctx, op, path); err != nil {
+		return err
 	}
 	p := k.now()
 	if p == nil {

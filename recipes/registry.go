@@ -160,8 +160,8 @@ func (k *Registration[T]) Instance() Instance[T] {
 // Update changes what is registered. Name, ID, Type and Registered stay what they are: they may be left out, and must not be
 // others. Errors: zk.ErrBadArguments, the codec's, and those of Presence.Set.
 func (k *Registration[T]) Update(ctx context.Context, in Instance[T]) error {
-	if ctx == nil {
-		return badArgument("update", k.path, "nil context")
+	if err := checkContext(ctx, "update", k.path); err != nil {
+		return err
 	}
 	if err := k.turn.take(ctx); err != nil {
 		return err

@@ -76,8 +76,8 @@ func (s *SchemaSession) Delete(ctx context.Context, path string, version int32) 
 // DeleteTree is zk.Session.DeleteTree. What is there, as far as this member knows, has to be allowed to go; what others create
 // meanwhile is not asked about.
 func (s *SchemaSession) DeleteTree(ctx context.Context, path string) error {
-	if ctx == nil {
-		return badArgument("delete tree", path, "nil context")
+	if err := checkContext(ctx, "delete tree", path); err != nil {
+		return err
 	}
 	for z, err := range s.Session.Walk(ctx, path) {
 		if err != nil {

@@ -145,7 +145,7 @@ func TestEndedContexts(t *testing.T) {
 			"Semaphore.SetLimit": func(ctx context.Context) error {
 				return (&recipes.Semaphore{Session: s, Path: "/s", Limit: 1, SharedLimit: true}).SetLimit(ctx, 2)
 			},
-			"ShardedQueue.Put":   func(ctx context.Context) error { return recipes.NewShardedQueue[int](s, "/sq").Put(ctx, 1) },
+			"ShardedQueue.Put": func(ctx context.Context) error { return recipes.NewShardedQueue[int](s, "/sq").Put(ctx, 1) },
 			"ShardedQueue.Receive": func(ctx context.Context) error {
 				_, err := recipes.NewShardedQueue[int](s, "/sq").Receive(ctx)
 				return err

@@ -167,6 +167,7 @@ func TestHostileFrames(t *testing.T) {
 		frameOf := func(origin string, incarnation uint64, requests ...[]byte) []byte {
 			return appendFrame(nil, &frame{origin: origin, incarnation: incarnation, number: 1, requests: requests})
 		}
+		synctest.Wait() // a second copy of a frame of its own may be on its way
 		index, term := m.raft.LastIndex(), m.raft.CurrentTerm()
 		for name, c := range map[string]struct {
 			frame []byte

@@ -27,6 +27,7 @@ type proposer struct {
 	retry  chan struct{} // capacity 1: the frame in flight is dead unless sent again
 	leader chan struct{} // capacity 1: there is a new leader
 	sent   atomic.Uint64 // term in which the frame in flight was last sent
+	begun  atomic.Uint64 // term of the newest leadership that is known to have begun
 
 	mu     sync.Mutex // guards the fields below
 	queue  []*call
@@ -305,7 +306,13 @@ func (p *proposer) drive(f *flight) bool {
 		}
 		p.sent.Store(p.m.raft.CurrentTerm())
 		refused := make(chan error, 1)
-		p.m.work.Go(func() { refused <- p.m.toLeader(p.m.life, f) })
+		p.m.work.Go(func() {
+			select {
+			case <-f.done: // by another copy, while this one waited for its turn
+			default:
+				refused <- p.m.toLeader(p.m.life, f)
+			}
+		})
 		timer := time.NewTimer(resendAfter)
 		waiting, backingOff := true, false
 		for waiting {
@@ -320,8 +327,8 @@ func (p *proposer) drive(f *flight) bool {
 				if backingOff = err != nil; backingOff {
 					timer.Reset(backoff(attempt))
 				}
-			case <-p.retry:
-				waiting = false
+			case <-p.retry: // which may be about the frame before
+				waiting = p.sent.Load() >= p.begun.Load()
 			case <-p.leader:
 				waiting = !backingOff
 			case <-timer.C:
@@ -334,6 +341,7 @@ func (p *proposer) drive(f *flight) bool {
 
 // epoch tells that a leadership has begun: frames sent before it are either applied by now or dead.
 func (p *proposer) epoch(term uint64) {
+	p.begun.Store(term)
 	if p.sent.Load() < term {
 		signal(p.retry)
 	}

@@ -233,6 +233,10 @@ func (c *Client) serve(cn *clientConn) error {
 	err := c.readFrom(cn)
 	c.mu.Lock()
 	c.conn = nil // nothing more is put onto it
+	if c.state == zk.StateActive {
+		c.state = zk.StateSuspended
+	}
+	c.broadcast()
 	c.mu.Unlock()
 	cn.nc.Close()
 	broken()
@@ -241,16 +245,12 @@ func (c *Client) serve(cn *clientConn) error {
 	lost := fmt.Errorf("%w: %w", errLost, err)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.state == zk.StateActive {
-		c.state = zk.StateSuspended
-	}
 	for _, q := range [...][]*clientCall{cn.replies, cn.auths, cn.pings} {
 		for _, call := range q {
 			call.err = lost
 			c.complete(call)
 		}
 	}
-	c.broadcast()
 	return err
 }
 

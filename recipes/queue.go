@@ -288,7 +288,8 @@ func (q *Queue[T]) Peek(ctx context.Context) (item T, ok bool, err error) {
 
 // Remove deletes the entries with an id that nobody has claimed, and returns how many that were. Those that were given
 // back with a delay are looked for one by one among all that are not due. It is one write for each entry, not one for all:
-// if it fails, removed were removed. It goes by what this member knows. Errors: those of every write.
+// if it fails, removed were removed, and if zk.MaybeApplied says so perhaps one more. It goes by what this member knows.
+// Errors: those of every write.
 func (q *Queue[T]) Remove(ctx context.Context, id string) (removed int, err error) {
 	s, err := q.session(ctx, "remove")
 	if err != nil {
@@ -307,6 +308,9 @@ func (q *Queue[T]) Remove(ctx context.Context, id string) (removed int, err erro
 		case errors.Is(err, zk.ErrGuard) || errors.Is(err, zk.ErrNoNode):
 			err = nil
 		}
+	}
+	if zk.MaybeApplied(err) {
+		return removed, err
 	}
 	return removed, explain(ctx, err)
 }

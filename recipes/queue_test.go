@@ -241,6 +241,29 @@ func TestQueueIDs(t *testing.T) {
 	})
 }
 
+// A removal whose context ends on its way is told as unknown, beside the count of those that are certain.
+func TestQueueRemoveUnknown(t *testing.T) {
+	bubble(t, 3, zktest.Config{}, func(t *testing.T, ctx context.Context, c *zktest.Cluster) {
+		at := follower(t, ctx, c)
+		q := newQueue(session(t, ctx, c.Member(at)))
+		must(t, q.PutID(ctx, 1, "a"))
+		must(t, q.PutID(ctx, 2, "a"))
+		c.Isolate(at)
+		brief, cancel := context.WithTimeout(ctx, time.Second)
+		defer cancel()
+		n, err := q.Remove(brief, "a")
+		wants(t, err, context.DeadlineExceeded)
+		if n != 0 || !zk.MaybeApplied(err) {
+			t.Errorf("%d were removed, %v", n, err)
+		}
+		c.Heal()
+		if n, err := q.Remove(ctx, "a"); n != 1 || err != nil { // the member went on with the other one
+			t.Errorf("%d were removed, %v", n, err)
+		}
+		empty(t, ctx, q)
+	})
+}
+
 // counter follows the number of entries through every change.
 func counter(t *testing.T, ctx context.Context, s *zk.Session, dir string, check func(n int, ev zk.Event)) (end func()) {
 	t.Helper()

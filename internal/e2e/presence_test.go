@@ -137,7 +137,7 @@ func TestSharedPresenceCurator(t *testing.T) {
 			}
 			return nil
 		})
-		time.Sleep(10 * time.Second)
+		outlived(t, ctx, m, 10*time.Second)
 		becomes(t, "kept by us", "ours", value(t, "/lasting"))
 		done(t, ttl.Stop(ctx))
 		becomes(t, "kept by nobody", "", value(t, "/lasting"))

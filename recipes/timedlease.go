@@ -3,6 +3,7 @@
 package recipes
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -252,8 +253,12 @@ func (t *TimedLease) get(ctx context.Context, s *zk.Session, p *slot) (*Held, er
 		}
 		return nil, nil
 	}
-	t.current = t.grant(contender{s: s, path: p.path, token: zk.Token(st.Czxid)}, st.Mzxid, end, left)
-	return t.current.held, nil
+	g, err := t.grant(ctx, contender{s: s, path: p.path, token: zk.Token(st.Czxid)}, st.Mzxid, end, left)
+	if err != nil {
+		return nil, err
+	}
+	t.current = g
+	return g.held, nil
 }
 
 // timed is a right by the clock.
@@ -267,7 +272,9 @@ type timed struct {
 	at  zk.Zxid     // when it did
 }
 
-func (t *TimedLease) grant(c contender, at zk.Zxid, end time.Time, left time.Duration) *timed {
+// grant makes a right of a znode that has been written, once its watch sees it: a session that ends before might end with
+// a restore that has undone the write.
+func (t *TimedLease) grant(caller context.Context, c contender, at zk.Zxid, end time.Time, left time.Duration) (*timed, error) {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	g := &timed{timer: time.AfterFunc(left, func() { cancel(context.DeadlineExceeded) }), end: end, s: c.s, at: at}
 	r := &right{contender: c, fence: c.token, lease: context.Background(), ctx: ctx, gone: make(chan struct{}), owed: 1}
@@ -292,13 +299,26 @@ func (t *TimedLease) grant(c contender, at zk.Zxid, end time.Time, left time.Dur
 	}
 	g.held = &Held{right: r}
 	context.AfterFunc(ctx, r.vacate)
-	go g.watch(t.Session, t.Holder, cancel)
-	return g
+	looked := make(chan error, 1)
+	go g.watch(t.Session, t.Holder, cancel, looked)
+	var err error
+	select {
+	case err = <-looked:
+	case <-caller.Done():
+		err = ended(caller)
+	}
+	if err == nil {
+		return g, nil
+	}
+	r.free() // in the background
+	code, _ := errors.AsType[zk.Code](err)
+	return nil, &zk.Error{Op: "try lease", Path: c.path, Code: cmp.Or(code, zk.ErrUnavailable), MaybeApplied: true, Err: err}
 }
 
 // watch ends a right whose znode somebody else deletes, replaces, or writes another holder into. What it cannot see, because
-// there is no session any more, ends the right if something has changed by then.
-func (g *timed) watch(src zk.SessionSource, holder string, lose context.CancelCauseFunc) {
+// there is no session any more, ends the right if something has changed by then. The first that it sends to looked
+// is nil when it has begun to see, or why it never did.
+func (g *timed) watch(src zk.SessionSource, holder string, lose context.CancelCauseFunc, looked chan<- error) {
 	ctx, c, unread := g.held.right.ctx, g.held.right.contender, false
 	err := eachSession(ctx, src, "timed lease", c.path, func(s *zk.Session) error {
 		for {
@@ -311,6 +331,10 @@ func (g *timed) watch(src zk.SessionSource, holder string, lose context.CancelCa
 				return err
 			}
 			unread = false
+			select {
+			case looked <- nil:
+			default: // not for the first time
+			}
 			var now tenure
 			if json.Unmarshal(data, &now) != nil || now.Holder != holder {
 				lose(ErrMismatch)
@@ -331,6 +355,10 @@ func (g *timed) watch(src zk.SessionSource, holder string, lose context.CancelCa
 			}
 		}
 	})
+	select {
+	case looked <- err:
+	default:
+	}
 	if unread && over(err) {
 		lose(err)
 	}

@@ -110,18 +110,10 @@ func TestBarrierSetAgain(t *testing.T) {
 		l, f := leader(t, ctx, c), follower(t, ctx, c)
 		s, far := session(t, ctx, c.Member(l)), session(t, ctx, c.Member(f))
 		done := started(5, func(int) error { return recipes.NewBarrier(far, "/b").Wait(ctx) })
-		c.Isolate(f)
-		must(t, recipes.NewBarrier(s, "/b").Lift(ctx))
-		must(t, recipes.NewBarrier(s, "/b").Set(ctx))
-		for range 200 { // more than the trailing log holds
-			_, err := s.Set(ctx, "/b", nil, zk.AnyVersion)
-			must(t, err)
-		}
-		for i := range 3 {
-			if i != f {
-				must(t, c.Member(i).Compact(ctx))
-			}
-		}
+		leaveBehind(t, ctx, c, f, s, func() {
+			must(t, recipes.NewBarrier(s, "/b").Lift(ctx))
+			must(t, recipes.NewBarrier(s, "/b").Set(ctx))
+		})
 		c.Heal()
 		all(t, "lifted and set while the member was away", 5, done) // BAR-S2
 	})

@@ -448,20 +448,22 @@ func TestCacheEvents(t *testing.T) {
 			all.Go(func() { mir.follow(t, ctx, k, 0) })
 			r := rand.New(rand.NewPCG(3, 14))
 			for round := range 4 {
-				c.Isolate(at)
-				for range 300 { // more than the trailing log holds
-					must(t, scribble(ctx, s, r))
-				}
-				// Deleted and created while it is away: the same version, another znode (PEER-56).
-				_, err := s.Create(ctx, "/r/same", []byte("same"), zk.Parents)
-				if err != nil {
-					_, err = s.Txn(ctx, zk.OpDelete("/r/same", zk.AnyVersion), zk.OpCreate("/r/same", []byte("same"), zk.Persistent))
-				}
-				must(t, err)
-				for i := range 3 {
-					if i != at && round%2 == 0 {
-						must(t, c.Member(i).Compact(ctx))
+				change := func() {
+					for range 300 {
+						must(t, scribble(ctx, s, r))
 					}
+					// Deleted and created while it is away: the same version, another znode (PEER-56).
+					_, err := s.Create(ctx, "/r/same", []byte("same"), zk.Parents)
+					if err != nil {
+						_, err = s.Txn(ctx, zk.OpDelete("/r/same", zk.AnyVersion), zk.OpCreate("/r/same", []byte("same"), zk.Persistent))
+					}
+					must(t, err)
+				}
+				if round%2 == 0 {
+					leaveBehind(t, ctx, c, at, s, change)
+				} else {
+					c.Isolate(at)
+					change()
 				}
 				c.Heal()
 				must(t, c.Quiesce(ctx))

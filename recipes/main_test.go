@@ -33,8 +33,8 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 func bubble(t *testing.T, members int, cfg zktest.Config, fn func(t *testing.T, ctx context.Context, c *zktest.Cluster)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
-		defer cancel()
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), time.Hour)
+		t.Cleanup(cancel) // after what the test has to clean up itself, and after Close
 		if cfg.Base.Logger == nil {
 			cfg.Base.Logger = slog.New(slog.DiscardHandler)
 		}
@@ -42,11 +42,11 @@ func bubble(t *testing.T, members int, cfg zktest.Config, fn func(t *testing.T, 
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer func() {
+		t.Cleanup(func() {
 			if err := c.Close(); err != nil {
 				t.Error(err)
 			}
-		}()
+		})
 		fn(t, ctx, c)
 	})
 }
@@ -69,6 +69,52 @@ func leader(t *testing.T, ctx context.Context, c *zktest.Cluster) int {
 func follower(t *testing.T, ctx context.Context, c *zktest.Cluster) int {
 	t.Helper()
 	return (leader(t, ctx, c) + 1) % c.Len()
+}
+
+// leaveBehind lets something happen while a member is cut off, and makes the log of the others too short for it: when the
+// network heals, it hears of that by a snapshot alone. far is on another member.
+func leaveBehind(t *testing.T, ctx context.Context, c *zktest.Cluster, at int, far *zk.Session, meanwhile func()) {
+	t.Helper()
+	c.Isolate(at)
+	first(t, ctx, far)
+	meanwhile()
+	outgrow(t, ctx, c, at, far)
+}
+
+// first writes what the leader tries to send to a member that was cut off just now, and so does send once it can.
+func first(t *testing.T, ctx context.Context, far *zk.Session) {
+	t.Helper()
+	_, err := far.Txn(ctx)
+	must(t, err)
+	synctest.Wait()
+}
+
+// outgrow makes the log of all but one member too short for that one, so that it is sent a snapshot before the test ends.
+func outgrow(t *testing.T, ctx context.Context, c *zktest.Cluster, at int, far *zk.Session) {
+	t.Helper()
+	sent := snapshotsSent(c)
+	t.Cleanup(func() {
+		if !t.Failed() {
+			eventually(t, "no snapshot was sent", func() bool { return snapshotsSent(c) > sent })
+		}
+	})
+	for range 200 { // more than the trailing log holds
+		_, err := far.Txn(ctx)
+		must(t, err)
+	}
+	for i := range c.Len() {
+		if i != at {
+			must(t, c.Member(i).Compact(ctx))
+			c.Network().Reset(zktest.Name(i), zktest.Name(at)) // entries are under way
+		}
+	}
+}
+
+func snapshotsSent(c *zktest.Cluster) (n int64) {
+	for i := range c.Len() {
+		n += c.Member(i).Stats().SnapshotsSent
+	}
+	return n
 }
 
 func must(t *testing.T, err error) {

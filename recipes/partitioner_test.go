@@ -342,14 +342,8 @@ func TestPartitionerReactions(t *testing.T) {
 		},
 		"snapshot installed": func(t *testing.T, ctx context.Context, f *plant, m *zk.Member, a, b *worker) {
 			g := &recipes.Group{Session: f.s[2], Path: "/app/shards/party", Layout: recipes.Shallow}
-			f.c.Isolate(f.at[0])
-			p := join(t, ctx, g, "z", "")
-			for range 200 {
-				_, err := f.s[1].Txn(ctx)
-				must(t, err)
-			}
-			must(t, f.c.Member(f.at[1]).Compact(ctx))
-			must(t, f.c.Member(f.at[2]).Compact(ctx))
+			var p *recipes.Presence
+			leaveBehind(t, ctx, f.c, f.at[0], f.s[1], func() { p = join(t, ctx, g, "z", "") })
 			f.c.Heal()
 			must(t, f.s[0].Sync(ctx))
 			must(t, p.Stop(ctx))

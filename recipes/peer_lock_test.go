@@ -410,23 +410,21 @@ func TestPeer08ExpiredWaiter(t *testing.T) {
 					wants(t, soon(t, "still waiting", next).err, zk.ErrSessionExpired) // PEER-08
 					return
 				}
-				if how == "suspended" {
-					sc.suspend(t, 0)
-				} else {
+				expire := func() {
 					must(t, sc.c.Member(sc.at[1]).KillSession(ctx, sc.s[0].ID()))
-					sc.c.Isolate(sc.at[0])
 					eventually(t, "not expired", func() bool { return len(inLine(t, ctx, sc.locks[1])) == 1 })
+				}
+				switch how {
+				case "suspended":
+					sc.suspend(t, 0)
+				case "snapshot":
+					leaveBehind(t, ctx, sc.c, sc.at[0], sc.s[1], expire)
+				default:
+					sc.c.Isolate(sc.at[0])
+					expire()
 				}
 				must(t, h.Release(ctx))
 				waiting(t, next)
-				if how == "snapshot" {
-					for range 200 {
-						_, err := sc.s[1].Txn(ctx)
-						must(t, err)
-					}
-					must(t, sc.c.Member(sc.at[1]).Compact(ctx))
-					must(t, sc.c.Member(sc.at[2]).Compact(ctx))
-				}
 				sc.c.Heal()
 				a := soon(t, "still waiting", next)
 				if how == "suspended" {
@@ -1003,13 +1001,7 @@ var lockFaults = map[string]func(t *testing.T, ctx context.Context, sc *scene, r
 	},
 	"snapshot": func(t *testing.T, ctx context.Context, sc *scene, _ *rand.Rand) {
 		sc.c.Isolate(sc.at[0])
-		s := sc.s[1]
-		for range 150 {
-			_, err := s.Txn(ctx)
-			must(t, err)
-		}
-		must(t, sc.c.Member(sc.at[1]).Compact(ctx))
-		must(t, sc.c.Member(sc.at[2]).Compact(ctx))
+		outgrow(t, ctx, sc.c, sc.at[0], sc.s[1])
 	},
 }
 

@@ -88,23 +88,11 @@ func TestPeer05AnswerOfValueLost(t *testing.T) {
 		{"the session expires and a snapshot tells", 0, nil, func(t *testing.T, ctx context.Context, x lost) {
 			must(t, x.c.Member(x.third).KillSession(ctx, x.s.ID()))
 			time.Sleep(2 * x.s.Timeout())
-			other := session(t, ctx, x.c.Member(x.lead))
-			for range 200 {
-				_, err := other.Txn(ctx)
-				must(t, err)
-			}
-			must(t, x.c.Member(x.lead).Compact(ctx))
-			must(t, x.c.Member(x.third).Compact(ctx))
+			outgrow(t, ctx, x.c, x.at, session(t, ctx, x.c.Member(x.lead)))
 			x.c.Heal()
 		}},
 		{"a snapshot tells", 0, nil, func(t *testing.T, ctx context.Context, x lost) {
-			other := session(t, ctx, x.c.Member(x.lead))
-			for range 200 {
-				_, err := other.Txn(ctx)
-				must(t, err)
-			}
-			must(t, x.c.Member(x.lead).Compact(ctx))
-			must(t, x.c.Member(x.third).Compact(ctx))
+			outgrow(t, ctx, x.c, x.at, session(t, ctx, x.c.Member(x.lead)))
 		}},
 		{"ctx ends", 0, context.Canceled, func(_ *testing.T, _ context.Context, x lost) { x.cancel() }},
 		{"the session is closed", 0, nil, func(t *testing.T, _ context.Context, x lost) {
@@ -131,6 +119,7 @@ func TestPeer05AnswerOfValueLost(t *testing.T) {
 					synctest.Wait() // until that has its answer
 					if c.DropForwards(x.at, fault.drop); fault.drop == 0 {
 						c.Network().Cut(zktest.Name(x.lead), zktest.Name(x.at))
+						first(t, ctx, session(t, ctx, c.Member(x.lead)))
 					}
 					some, cancel := context.WithCancel(ctx)
 					defer cancel()

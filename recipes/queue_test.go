@@ -663,17 +663,7 @@ func TestQueueEvents(t *testing.T) {
 	}
 	// away cuts the consumer's member off until it needs a snapshot to come back.
 	away := func(t *scene, meanwhile func()) {
-		t.c.Isolate(t.f)
-		meanwhile()
-		for range 200 { // more than the trailing log holds
-			_, err := t.far.Set(t.ctx, "/else", nil, zk.AnyVersion)
-			must(t.T, err)
-		}
-		for i := range 3 {
-			if i != t.f {
-				must(t.T, t.c.Member(i).Compact(t.ctx))
-			}
-		}
+		leaveBehind(t.T, t.ctx, t.c, t.f, t.far, meanwhile)
 		t.c.Heal()
 	}
 	lost := func(t *scene, m *recipes.Message[int], cause ...error) {

@@ -21,20 +21,7 @@ import (
 // another member.
 func bySnapshot(t *testing.T, ctx context.Context, c *zktest.Cluster, at int, far *zk.Session, meanwhile func()) {
 	t.Helper()
-	c.Isolate(at)
-	_, err := far.Txn(ctx) // what the leader tries to send from now on, once it can
-	must(t, err)
-	synctest.Wait()
-	meanwhile()
-	for range 200 { // more than the trailing log holds
-		_, err := far.Txn(ctx)
-		must(t, err)
-	}
-	for i := range c.Len() {
-		if i != at {
-			must(t, c.Member(i).Compact(ctx))
-		}
-	}
+	leaveBehind(t, ctx, c, at, far, meanwhile)
 	c.Heal()
 	must(t, c.Quiesce(ctx))
 	synctest.Wait()

@@ -406,14 +406,7 @@ var rightReactions = []struct {
 	{"snapshot installed", "both", func(t *testing.T, ctx context.Context, sc *scene, x exclusion) {
 		h := granted(t, start(ctx, x.holds(sc.s[1])))
 		next := sc.joins(t, ctx, 0, x.znodes[1], x.waits(sc.s[0]))
-		sc.c.Isolate(sc.at[0])
-		must(t, h.Release(ctx))
-		for range 200 {
-			_, err := sc.s[1].Txn(ctx)
-			must(t, err)
-		}
-		must(t, sc.c.Member(sc.at[1]).Compact(ctx))
-		must(t, sc.c.Member(sc.at[2]).Compact(ctx))
+		leaveBehind(t, ctx, sc.c, sc.at[0], sc.s[1], func() { must(t, h.Release(ctx)) })
 		sc.c.Heal()
 		must(t, granted(t, next).Release(ctx)) // E8: it was the release that the snapshot brought
 	}},

@@ -387,17 +387,7 @@ func TestShardedQueueEvents(t *testing.T) {
 		"a snapshot is installed": func(t *scene) {
 			m := claimed(t)
 			ch := shardReceiving(t.ctx, t.q)
-			t.c.Isolate(t.f)
-			must(t.T, t.alt.Put(t.ctx, 2))
-			for range 200 { // more than the trailing log holds
-				_, err := t.far.Set(t.ctx, "/s", nil, zk.AnyVersion)
-				must(t.T, err)
-			}
-			for i := range 3 {
-				if i != t.f {
-					must(t.T, t.c.Member(i).Compact(t.ctx))
-				}
-			}
+			leaveBehind(t.T, t.ctx, t.c, t.f, t.far, func() { must(t.T, t.alt.Put(t.ctx, 2)) })
 			t.c.Heal()
 			must(t.T, received(t.T, ch, 2).Ack(t.ctx)) // Q-L2
 			if !m.Valid() {

@@ -328,16 +328,13 @@ func TestValueEvents(t *testing.T) {
 			some, stop := context.WithCancel(ctx)
 			got := stream(some, recipes.NewValue[int](s, "/v"))
 			soon(t, "nothing", got)
-			c.Isolate(at)
-			v := recipes.NewValue[int](c.Member((at+1)%3), "/v")
-			for i := range 200 { // more than the trailing log holds
-				must(t, v.Set(ctx, i))
-			}
-			for i := range 3 {
-				if i != at {
-					must(t, c.Member(i).Compact(ctx))
+			far := session(t, ctx, c.Member((at+1)%3))
+			v := recipes.NewValue[int](far, "/v")
+			leaveBehind(t, ctx, c, at, far, func() {
+				for i := range 200 {
+					must(t, v.Set(ctx, i))
 				}
-			}
+			})
 			c.Heal()
 			if y := soon(t, "nothing", got); y.v != 199 || y.err != nil { // VAL-L1, PEER-55
 				t.Errorf("%+v", y)

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/seed-541fafe0/zk"
@@ -407,6 +408,9 @@ func TestSnapshotAnswersFrames(t *testing.T) {
 		must(t, c.Quiesce(ctx))
 		// What the leader sends does not arrive; what the follower sends does.
 		c.Network().Cut(zktest.Name(l), zktest.Name(f))
+		_, err := w.Set(ctx, "/n", nil, zk.AnyVersion) // this the leader sends once it can
+		must(t, err)
+		synctest.Wait()
 		done := make(chan error, 1)
 		go func() {
 			z, err := s.Create(ctx, "/n/seq-", nil, zk.Sequential)
@@ -426,8 +430,10 @@ func TestSnapshotAnswersFrames(t *testing.T) {
 		}
 		must(t, c.Member(l).Compact(ctx))
 		must(t, c.Member((l+2)%3).Compact(ctx))
+		c.Network().Reset(zktest.Name(l), zktest.Name(f)) // entries are under way
 		c.Heal()
 		must(t, <-done)
+		eventually(t, "no snapshot was sent", func() bool { return c.Member(l).Stats().SnapshotsSent > 0 })
 		names, _, err := s.Children(ctx, "/n", zk.Linearizable)
 		must(t, err)
 		if len(names) != 1 {

@@ -378,6 +378,8 @@ func TestSnapshotJumpsOverUpgrade(t *testing.T) {
 		local.read(t, ctx, "/n", 0)
 		// What the leader sends does not arrive; what this member sends does.
 		c.Network().Cut(zktest.Name(l), zktest.Name(i))
+		create(t, ctx, o, "/other", zk.Persistent) // this the leader sends once it can
+		synctest.Wait()
 		must(t, w.l.Upgrade(ctx))
 		eventually(t, "the upgrade was not committed", func() bool {
 			w.l.Touch()
@@ -390,6 +392,7 @@ func TestSnapshotJumpsOverUpgrade(t *testing.T) {
 		}
 		must(t, c.Member(l).Compact(ctx))
 		must(t, c.Member((l+2)%3).Compact(ctx))
+		c.Network().Reset(zktest.Name(l), zktest.Name(i)) // entries are under way
 		c.Heal()
 		eventually(t, "it was not upgraded", func() bool {
 			w.l.Touch()
@@ -398,6 +401,7 @@ func TestSnapshotJumpsOverUpgrade(t *testing.T) {
 		})
 		must(t, c.Quiesce(ctx))
 		w.expect(t, "the write", "ok")
+		eventually(t, "no snapshot was sent", func() bool { return c.Member(l).Stats().SnapshotsSent > 0 })
 		local.expect(t, "the difference", "3:/n")
 		w.vouch(2 * w.s.Timeout())
 		w.exists(t, ctx, "/e", true)

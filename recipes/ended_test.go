@@ -16,7 +16,7 @@ import (
 
 // A call whose context has ended does nothing, also where a goroutine of its own, which is under no caller's context,
 // would do the work: it is never done, and never reported as what may have happened. Each is made several times, because
-// what is a matter of chance is right sometimes.
+// what is a matter of chance is right sometimes (PEER-10).
 func TestEndedContexts(t *testing.T) {
 	bubble(t, 1, zktest.Config{}, func(t *testing.T, ctx context.Context, c *zktest.Cluster) {
 		s := session(t, ctx, c.Member(0))

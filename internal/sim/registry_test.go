@@ -316,7 +316,7 @@ func (w *clerk) update(ctx context.Context) {
 	switch {
 	case err == nil:
 		w.is()
-	case !zk.MaybeApplied(err) && !w.over():
+	case !zk.MaybeApplied(err) && !w.over() && ctx.Err() == nil:
 		w.r.t.Errorf("updating %s: %v", w.id, err)
 	}
 }

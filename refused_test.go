@@ -180,11 +180,18 @@ func TestAppliedEntryTakenBack(t *testing.T) {
 	if _, err := s.Create(t.Context(), "/a", nil, Persistent); err != nil {
 		t.Fatal(err)
 	}
+	first, err := m.store.LastIndex()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Create(t.Context(), "/b", nil, Persistent); err != nil { // by then the store knows that the one before is applied
+		t.Fatal(err)
+	}
 	last, err := m.store.LastIndex()
 	if err != nil {
 		t.Fatal(err)
 	}
-	go m.store.DeleteRange(last, last) // the store ends who asks for that
+	go m.store.DeleteRange(first, last) // the store ends who asks for that
 	<-m.Done()
 	if err := m.Err(); !errors.Is(err, ErrDataInconsistency) {
 		t.Errorf("%v", err)

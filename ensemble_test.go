@@ -406,6 +406,7 @@ func TestSnapshotAnswersFrames(t *testing.T) {
 		s, w := session(t, ctx, c.Member(f)), session(t, ctx, c.Member(l))
 		create(t, ctx, w, "/n", zk.Persistent)
 		must(t, c.Quiesce(ctx))
+		synctest.Wait() // until every call has its answer: its stream is free
 		// What the leader sends does not arrive; what the follower sends does.
 		c.Network().Cut(zktest.Name(l), zktest.Name(f))
 		_, err := w.Set(ctx, "/n", nil, zk.AnyVersion) // this the leader sends once it can

@@ -377,6 +377,7 @@ func TestSnapshotJumpsOverUpgrade(t *testing.T) {
 		must(t, c.Quiesce(ctx))
 		local.read(t, ctx, "/n", 0)
 		// What the leader sends does not arrive; what this member sends does.
+		synctest.Wait() // until every call has its answer: its stream is free
 		c.Network().Cut(zktest.Name(l), zktest.Name(i))
 		create(t, ctx, o, "/other", zk.Persistent) // this the leader sends once it can
 		synctest.Wait()

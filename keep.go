@@ -140,10 +140,18 @@ func (m *Member) acknowledge(ctx context.Context, l *leadership, ids []SessionID
 	if err := m.fsm.wait(ctx, l.over.Done(), func() bool { return m.fsm.st.term >= l.term }); err != nil {
 		return nil, l.why(err)
 	}
-	refused := m.touch(l, ids, time.Now())
-	_, term, err := m.confirm(ctx)
+	received := time.Now()
+	refused := m.touch(l, ids, received)
+	z, term, err := m.confirm(ctx)
 	if err == nil && term != l.term {
 		err = errNotLeader
 	}
-	return refused, err
+	if err != nil || len(refused) == 0 {
+		return refused, err
+	}
+	// Whoever sends it may have applied an opening that is not applied here yet.
+	if err := m.fsm.waitZxid(ctx, l.over.Done(), z); err != nil {
+		return nil, l.why(err)
+	}
+	return m.touch(l, refused, received), nil
 }

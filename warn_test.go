@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/seed-541fafe0/zk"
@@ -65,6 +66,7 @@ func TestSuspensionIsWarnedOf(t *testing.T) {
 		for _, s := range sessions {
 			eventually(t, "suspended", func() bool { return s.State() == zk.StateSuspended })
 		}
+		synctest.Wait() // the state comes before the warning
 		if n := log.count("session suspended"); n != 1 {
 			t.Errorf("%d warnings: %s", n, log.take())
 		}

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -284,14 +285,15 @@ func TestPeer41NobodyLeads(t *testing.T) {
 		eventually(t, "nobody leads", func() bool { return g.len() == 1 })
 		for range 5 {
 			n := g.len()
+			var sessions []*zk.Session
+			for i := range 3 {
+				s, err := c.Member(i).Session(ctx)
+				must(t, err)
+				sessions = append(sessions, s)
+			}
 			c.Partition([]int{0}, []int{1}, []int{2})
 			eventually(t, "they are not suspended", func() bool {
-				for i := range 3 {
-					if s, err := c.Member(i).Session(ctx); err != nil || s.State() == zk.StateActive {
-						return false
-					}
-				}
-				return true
+				return !slices.ContainsFunc(sessions, func(s *zk.Session) bool { return s.State() == zk.StateActive })
 			})
 			c.Heal()
 			eventually(t, "nobody leads", func() bool { return g.len() > n }) // PEER-41

@@ -63,7 +63,8 @@ func badArgument(op, path, why string) error {
 	return &zk.Error{Op: op, Path: path, Code: zk.ErrBadArguments, Err: errors.New(why)}
 }
 
-// checkContext is the first check of every call: one whose context has ended does nothing, whatever it would have done first.
+// checkContext is the first check of every call but those that give something up: one whose context has ended does nothing
+// (E10).
 func checkContext(ctx context.Context, op, path string) error {
 	if ctx == nil {
 		return badArgument(op, path, "nil context")
